@@ -1,0 +1,1 @@
+"""One file per framework, each a translator from its hooks to `boxscore.Run`."""

@@ -1,0 +1,211 @@
+"""What every framework's callback shares: its options, its run, and when and how it evaluates."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Unpack
+
+from boxscore import Every, Identity, Run
+from boxscore.evaluation import Evaluation
+from boxscore.fingerprint import Fingerprint
+from boxscore.guard import Guard
+from boxscore.logger import Status
+
+from .loaders import random_numbers_kept, stable_subset
+from .options import Keywords, Options, classes_of, task_of
+from .predict import Predict, predictor
+
+COSTLY = 0.2
+"""Share of the time from which on an evaluation's cost is worth a remark."""
+
+
+class Scorekeeper:
+    """A callback less its framework: subclasses translate hooks and call these verbs.
+
+    Attributes:
+        run: the open run; None before the training begins.
+        latest: the test set's last value by catalogue name.
+        best: the test set's best value by catalogue name.
+    """
+
+    run: Run | None = None
+
+    def __init__(self, **options: Unpack[Keywords]) -> None:
+        self.options = Options(**options)
+        self.latest: dict[str, float] = {}
+        self.best: dict[str, float] = {}
+        self._guard = Guard(self.options.on_error)
+        self._loaders: dict[str, Any] = {}
+        self._train_loader: Any = None
+        self._train_ids = Fingerprint()
+        self._test_ids: frozenset[str] = frozenset()
+        self._evaluated_at = -1
+        self._evaluating = False
+        self._evaluation_seconds = 0.0
+        self._criterion: Callable[[Any, Any], Any] | None = None
+
+    def begin(self, model: Any, optimizer: Any, loaders: Any, train_loader: Any = None) -> Run:
+        """Learn what is trained on what, and open the run.
+
+        Args:
+            model: wrapped or not.
+            optimizer: gives regularization and learning rate.
+            loaders: of the test set, or several by name.
+            train_loader: of the train set, for metrics on it.
+
+        Raises:
+            ValueError: for what cannot be inferred, with what to pass.
+        """
+        options = self.options
+        self._loaders = splits(loaders)
+        first = next(iter(self._loaders.values()), None)
+        task = task_of(model, options.task)
+        detector = task != "semantic-segmentation"
+        self._predict: Predict | None = options.predict
+        if self._predict is None and self._loaders:
+            self._predict = predictor(model, task, self._criterion)
+        self._model, self._train_loader = model, train_loader
+        self.run = Run(
+            options.identity or Identity.of(model),
+            task=task,
+            dataset=options.dataset or _dataset_of(first),
+            classes=classes_of(
+                first, options.classes, background=detector and options.predict is None
+            ),
+            loggers=options.destinations(),
+            log_every=options.log_every,
+            optimizer=optimizer,
+            experiment=options.experiment,
+            fingerprint=options.fingerprint,
+            on_error=options.on_error,
+        )
+        self.run.latest, self.run.best = self.latest, self.best
+        self.run.open()
+        self._began = time.perf_counter()
+        return self.run
+
+    def evaluate(self, split: str | None = None) -> None:
+        """Measure the test set or sets now, or one ``split``, at the step of the last record."""
+        for name, loader in self._loaders.items():
+            if split in (None, name):
+                self._evaluate(name, *stable_subset(loader, self.options.evaluate_images))
+        if self.run is not None:
+            self._evaluated_at = self.run.step
+
+    def evaluate_train(self) -> None:
+        """Measure a stable subset of the train set, no larger than the test set."""
+        test = next(iter(self._loaders.values()), None)
+        count = self.options.evaluate_images or len(getattr(test, "dataset", None) or test or ())
+        if self._train_loader is not None and count:
+            self._evaluate("train", *stable_subset(self._train_loader, count))
+
+    def finish(self, status: Status) -> None:
+        """Evaluate what was trained since, if the training ended well, and close the run."""
+        if self.run is None:
+            return
+        if status == "FINISHED" and self._evaluated_at < self.run.step:
+            self.evaluate()
+        self._know_train_ids()
+        self._guard.report()
+        self.run.close(status)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must hold to continue the run, in plain JSON types."""
+        return {} if self.run is None else self.run.state_dict()
+
+    def _evaluate(self, split: str, loader: Any, ids: Sequence[str] | None) -> None:
+        assert self.run is not None
+        assert self._predict is not None
+        start = time.perf_counter()
+        self._evaluating = True
+        try:
+            with (
+                self._guard(f"evaluation of the {split} split"),
+                random_numbers_kept(loader, self._loaders.get(split)),
+                modes_kept(self._model),
+                self.run.evaluation(split) as evaluation,
+            ):
+                self._model.eval()
+                for batch in loader:
+                    self._measure(evaluation, batch, ids)
+        finally:
+            self._evaluating = False
+        if split == next(iter(self._loaders), None):
+            self._test_ids = evaluation.fingerprint.ids
+            self._remark_on_leak()
+        self._remark_on_cost(time.perf_counter() - start)
+
+    def _measure(self, evaluation: Evaluation, batch: Any, ids: Sequence[str] | None) -> None:
+        assert self._predict is not None
+        losses, predictions, targets = self._predict(self._model, batch)
+        start = len(evaluation.fingerprint)
+        image_ids = ids[start : start + len(targets)] if ids else None
+        try:
+            evaluation.update(predictions, targets, losses, image_ids=image_ids)
+        except ValueError as error:
+            if self.options.on_error == "raise":
+                raise
+            self._guard.tell(f"a batch of the {evaluation.split} split has no figures", error)
+            evaluation.skip(predictions, targets, losses)
+
+    def _remark_on_cost(self, seconds: float) -> None:
+        self._evaluation_seconds += seconds
+        total = time.perf_counter() - self._began
+        share = self._evaluation_seconds / total
+        if share > COSTLY and total > 60 and not self._guard.counts["evaluation is costly"]:
+            self._guard.tell(
+                "evaluation is costly",
+                f"it takes {share:.0%} of the time; a larger evaluate_every= or evaluate_images= "
+                "takes less",
+            )
+
+    def _know_train_ids(self) -> None:
+        """The first epoch is over: say which images were trained on."""
+        if self.run is not None and self._train_ids.ids:
+            self.run.tag("fingerprint.train", self._train_ids.digest())
+            self._remark_on_leak()
+
+    def _remark_on_leak(self) -> None:
+        both = self._train_ids.ids & self._test_ids
+        if both and self.run is not None and not self._guard.counts["leak"]:
+            example = ", ".join(sorted(both)[:3])
+            self.run.tag("leak", f"{len(both)} images")
+            self._guard.tell(
+                "leak",
+                f"{len(both)} images are in the train and in the test set, such as {example}",
+            )
+
+
+class modes_kept:
+    """Leave each module of ``model`` in the mode, train or eval, in which it was."""
+
+    def __init__(self, model: Any) -> None:
+        self._modes = {module: module.training for module in model.modules()}
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *error: object) -> None:
+        for module, training in self._modes.items():
+            module.training = training
+
+
+def splits(loaders: Any) -> dict[str, Any]:
+    """Loaders by split: one is ``test``; of several, all but ``test`` are ``test-<name>``.
+
+    >>> splits({"test": [], "night": []})
+    {'test': [], 'test-night': []}
+    """
+    if loaders is None:
+        return {}
+    if not isinstance(loaders, Mapping):
+        return {"test": loaders}
+    return {n if n == "test" else f"test-{n}": loader for n, loader in loaders.items()}
+
+
+def _dataset_of(loader: Any) -> str:
+    data = getattr(loader, "dataset", None)
+    return "dataset" if data is None else type(data).__name__
+
+
+__all__ = ["Every", "Scorekeeper", "modes_kept", "splits"]

@@ -1,0 +1,143 @@
+"""The keywords that every callback takes, read once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict
+
+from boxscore import Every, Identity
+from boxscore.catalogue import Task
+from boxscore.logger import Logger
+from boxscore.loggers import standard
+from boxscore.metric import Classes
+
+from .predict import Predict
+
+
+class Keywords(TypedDict, total=False):
+    """The keywords of every callback, for type checkers; `Options` documents them."""
+
+    task: Task | None
+    dataset: str | None
+    classes: Classes | None
+    identity: Identity | None
+    log_dir: str
+    tracking_uri: str | Literal[False] | None
+    experiment: str | None
+    run: str | None
+    loggers: Sequence[Logger] | None
+    log_every: Every | int
+    evaluate_every: Every | int | None
+    evaluate_train_every: Every | int | None
+    evaluate_images: int | None
+    fingerprint: str | None
+    predict: Predict | None
+    on_error: Literal["warn", "raise"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asks for.
+
+    Attributes:
+        task: ``"detection"``, ``"instance-segmentation"`` or ``"semantic-segmentation"``; by
+            default what the model is made for.
+        dataset: the user's name for the data; by default the class of the test data set.
+        classes: names by label; by default the test data set's own.
+        identity: what is trained; by default what the model says.
+        log_dir: TensorBoard's folder.
+        tracking_uri: MLflow's; None is its own default, False turns MLflow off.
+        experiment: in MLflow; by default ``dataset``.
+        run: ``"active"`` or an id joins an MLflow run that is not ours to end.
+        loggers: instead of TensorBoard and MLflow; excludes the four options above.
+        log_every: train losses, in optimizer steps.
+        evaluate_every: test losses and metrics, in optimizer steps; also at the end.
+        evaluate_train_every: metrics on the train split; None is never.
+        evaluate_images: how many images an evaluation takes, the same ones each time and in each
+            run; None is all.
+        fingerprint: of the test set, instead of the gathered one.
+        predict: ``predict(model, batch) -> (losses, predictions, targets)`` adapts any model.
+        on_error: ``"warn"`` or ``"raise"``, when measuring fails.
+    """
+
+    task: Task | None = None
+    dataset: str | None = None
+    classes: Classes | None = None
+    identity: Identity | None = None
+    log_dir: str = "runs"
+    tracking_uri: str | Literal[False] | None = None
+    experiment: str | None = None
+    run: str | None = None
+    loggers: Sequence[Logger] | None = None
+    log_every: Every | int = 50
+    evaluate_every: Every | int | None = 500
+    evaluate_train_every: Every | int | None = Every(epochs=1)
+    evaluate_images: int | None = None
+    fingerprint: str | None = None
+    predict: Predict | None = None
+    on_error: Literal["warn", "raise"] = "warn"
+
+    def __post_init__(self) -> None:
+        for name in ("log_every", "evaluate_every", "evaluate_train_every"):
+            Every.of(getattr(self, name))
+        if self.loggers is not None and (self.tracking_uri or self.run):
+            raise ValueError("loggers= excludes tracking_uri= and run=: give one or the other")
+        if self.evaluate_images is not None and self.evaluate_images < 1:
+            raise ValueError(f"evaluate_images: {self.evaluate_images} is less than one image")
+
+    def destinations(self) -> Sequence[Logger]:
+        """The loggers that the user gave, or TensorBoard and MLflow."""
+        if self.loggers is not None:
+            return self.loggers
+        return standard(self.log_dir, self.tracking_uri, self.experiment, run=self.run)
+
+
+def task_of(model: Any, given: Task | None) -> Task:
+    """The task that ``model`` is made for, if nobody says.
+
+    Raises:
+        ValueError: where the model does not tell.
+    """
+    if given is not None:
+        return given
+    kinds = {(kind.__module__, kind.__name__) for kind in type(model).__mro__}
+    modules = " ".join(module for module, _ in kinds)
+    if any(name == "MaskRCNN" for _, name in kinds):
+        return "instance-segmentation"
+    if "torchvision.models.detection" in modules:
+        return "detection"
+    if "torchvision.models.segmentation" in modules or "segmentation_models_pytorch" in modules:
+        return "semantic-segmentation"
+    raise ValueError(
+        f"task: {type(model).__name__} does not tell; pass task='detection', "
+        "'instance-segmentation' or 'semantic-segmentation'"
+    )
+
+
+def classes_of(loader: Any, given: Classes | None, *, background: bool) -> Classes:
+    """The classes that the data set of ``loader`` names, if nobody else does.
+
+    Args:
+        loader: of the test set.
+        given: what the user said.
+        background: whether the model keeps label 0 for it, so that a list must say so too.
+
+    Raises:
+        ValueError: where nothing names them, or a list leaves out the background.
+    """
+    data = getattr(loader, "dataset", None)
+    classes = given if given is not None else getattr(data, "classes", None)
+    if classes is None and (coco := getattr(data, "coco", None)) is not None:
+        classes = {label: entry["name"] for label, entry in coco.cats.items()}
+    if classes is None:
+        raise ValueError("classes: nothing names them; pass classes={1: 'cat', 2: 'dog'}")
+    listed = isinstance(classes, Sequence)
+    if background and listed and classes and classes[0] not in ("__background__", "N/A"):
+        names = [str(name) for name in classes][:3]
+        mapping = "{" + ", ".join(f"{n + 1}: {name!r}" for n, name in enumerate(names)) + ", …}"
+        raise ValueError(
+            f"classes: a list's index is the label, and this model keeps label 0 for background; "
+            f"pass {['__background__', *names]!r} or {mapping}"
+        )
+    return classes

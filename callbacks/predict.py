@@ -1,0 +1,148 @@
+"""From a model and a batch to losses, predictions and targets, where boxscore knows how."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from boxscore.losses import is_torchvision_detector, test_losses, unwrapped
+from boxscore.parts import MEASURED
+
+Predict = Callable[[Any, Any], tuple[Mapping[str, Any], Any, Any]]
+"""``predict(model, batch) -> (losses, predictions, targets)``."""
+
+AUXILIARY_WEIGHT = 0.5
+"""Of torchvision's auxiliary segmentation head in the objective of its reference training."""
+
+
+def detect(model: nn.Module, batch: Any) -> tuple[Mapping[str, Any], Any, Any]:
+    """Losses, detections and targets of a torchvision detector, in the original image's frame.
+
+    Args:
+        model: on any device.
+        batch: images (N tensors) and targets (N dicts), as for training; a target's ``orig_size``
+            (height, width) says that the data set resized the image.
+    """
+    images, targets = batch[:2]
+    device = next(model.parameters()).device
+    images = [image.to(device) for image in images]
+    losses, detections = test_losses(model, images, [_moved(target, device) for target in targets])
+    pairs = [
+        original_frame(detection, target, image.shape[-2:])
+        for detection, target, image in zip(detections, targets, images, strict=True)
+    ]
+    return losses, [detection for detection, _ in pairs], [target for _, target in pairs]
+
+
+def original_frame(
+    detection: Mapping[str, Any], target: Mapping[str, Any], size: Sequence[int]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Undo a resize: one image's detections and targets as they are in the original image.
+
+    Args:
+        detection: ``boxes`` (N, 4) xyxy in pixels of the resized image, ``masks`` where there are.
+        target: the same, with ``orig_size`` (height, width) where the image was resized.
+        size: (height, width) of the image that the model saw.
+    """
+    if "orig_size" not in target:
+        return dict(detection), dict(target)
+    height, width = (int(side) for side in target["orig_size"])
+    down, across = height / size[0], width / size[1]
+    if down == across == 1:
+        return dict(detection), dict(target)
+    scale = torch.tensor([across, down, across, down], dtype=torch.float64)
+    scaled = []
+    for objects in (detection, target):
+        boxes = torch.as_tensor(objects["boxes"]).cpu().double() * scale
+        changed = {"boxes": boxes.float()}
+        if "area" in objects:
+            changed["area"] = torch.as_tensor(objects["area"]).cpu().double() * down * across
+        if isinstance(objects.get("masks"), Tensor):
+            changed["masks"] = _resized(objects["masks"], (height, width))
+        scaled.append({**objects, **changed})
+    return scaled[0], scaled[1]
+
+
+def segment(
+    model: nn.Module, batch: Any, criterion: Callable[[Any, Any], Any] | None
+) -> tuple[Mapping[str, Any], Any, Any]:
+    """Losses, logits and targets of a semantic model in eval mode.
+
+    Args:
+        model: gives logits (N, C, H, W), or a dict with ``out`` and perhaps ``aux``.
+        batch: images (N, 3, H, W) and integer targets (N, H, W).
+        criterion: ``criterion(logits, targets)``, a scalar or a dict of scalars.
+    """
+    images, targets = batch[:2]
+    device = next(model.parameters()).device
+    targets = targets.to(device)
+    with torch.no_grad():
+        outputs = model(images.to(device))
+        losses = criterion_losses(criterion, outputs, targets) if criterion else {}
+    return losses, main_output(outputs), targets
+
+
+def criterion_losses(
+    criterion: Callable[[Any, Any], Any], outputs: Any, targets: Any
+) -> dict[str, Any]:
+    """What ``criterion`` says of each output, weighted as in torchvision's reference training."""
+    losses = of_criterion(criterion(main_output(outputs), targets))
+    if isinstance(outputs, Mapping) and "aux" in outputs:
+        losses["auxiliary"] = AUXILIARY_WEIGHT * sum(
+            of_criterion(criterion(outputs["aux"], targets)).values()
+        )
+    return losses
+
+
+def main_output(outputs: Any) -> Any:
+    """The logits (N, C, H, W) in what a semantic model returned."""
+    if isinstance(outputs, Mapping):
+        outputs = outputs.get("out", outputs.get("logits"))
+    if not isinstance(outputs, Tensor) or outputs.ndim != 4:
+        what = f"a tensor {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs)
+        raise ValueError(
+            f"the model's output is {what}, not logits (N, C, H, W) nor a dict with 'out'; pass "
+            "predict=, a function of (model, batch) that returns losses, predictions, targets"
+        )
+    return outputs
+
+
+def of_criterion(losses: Any) -> dict[str, Any]:
+    """What a semantic criterion gave, a scalar or a dict, under names that are parts.
+
+    ``focal``, ``cross_entropy`` and ``dice`` by these very names are measured from logits whatever
+    the criterion is; a criterion's own terms are its parts.
+    """
+    if not isinstance(losses, Mapping):
+        return {"classification": losses}
+    return {f"{name}_loss" if name in MEASURED else name: v for name, v in losses.items()}
+
+
+def predictor(model: Any, task: str, criterion: Callable[[Any, Any], Any] | None) -> Predict:
+    """How to measure ``model``.
+
+    Raises:
+        ValueError: where boxscore does not know, with what to pass.
+    """
+    if task == "semantic-segmentation":
+        return lambda model, batch: segment(model, batch, criterion)
+    if is_torchvision_detector(model):
+        return detect
+    raise ValueError(
+        f"boxscore does not know how to get test losses and detections from "
+        f"{type(unwrapped(model)).__name__}; pass predict=, a function of (model, batch) that "
+        "returns losses, predictions, targets"
+    )
+
+
+def _moved(target: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in target.items()}
+
+
+def _resized(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    shape = (len(masks), 1, *masks.shape[-2:])
+    resized = nn.functional.interpolate(masks.reshape(shape).float(), size=size, mode="nearest")
+    return resized[:, 0] if masks.is_floating_point() else resized[:, 0].to(masks.dtype)

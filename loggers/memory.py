@@ -1,0 +1,53 @@
+"""A logger that keeps what it is told, for tests and notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from boxscore.items import File, Item, Opening, Point, Tag
+from boxscore.logger import Status
+
+
+class MemoryLogger:
+    """Everything in attributes.
+
+    Attributes:
+        opening: what `open` was told, None before.
+        tags: the opening's tags, then those that came later.
+        files: files by name.
+        status: what `close` was told, None while the run lasts.
+    """
+
+    def __init__(self) -> None:
+        self.opening: Opening | None = None
+        self.status: Status | None = None
+        self.tags: dict[str, str] = {}
+        self.files: dict[str, File] = {}
+        self._points: dict[tuple[str, str, int, float, str], Point] = {}
+
+    @property
+    def points(self) -> list[Point]:
+        """Every point, in the order of arrival."""
+        return list(self._points.values())
+
+    def open(self, opening: Opening) -> None:
+        """Remember what the run is."""
+        self.opening, self.status = opening, None
+        self.tags.update(opening.tags)
+
+    def log(self, items: Sequence[Item]) -> None:
+        """Keep ``items``; a point that was kept already is not kept twice."""
+        for item in items:
+            match item:
+                case Point():
+                    # by its text, because a NaN is not equal to itself
+                    same = (item.key, item.split, item.step, item.time, repr(item.value))
+                    self._points.setdefault(same, item)
+                case Tag():
+                    self.tags[item.name] = item.value
+                case File():
+                    self.files[item.name] = item
+
+    def close(self, status: Status = "FINISHED") -> None:
+        """Remember how the run ended; what it said first stands."""
+        self.status = self.status or status

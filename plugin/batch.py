@@ -1,0 +1,283 @@
+"""A batch as a trainer hands it over, read into columns and checked as a whole.
+
+Predictions and targets come as one dict per image, in torchvision's convention. Sixteen images
+hold some hundred small tensors: they are joined before they are looked at, so that a check costs
+one comparison per batch and a GPU is asked once per field. Only where something is wrong is the
+culprit searched for, and named with its image, field and value.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .matching import Floats, Indices
+
+Array = NDArray[Any]
+Bools = NDArray[np.bool_]
+ImageId = int | str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """The predictions of a batch, one row each, image by image as they came.
+
+    Attributes:
+        image: the image's place in the batch.
+        label: the class's place among the classes, by ascending label.
+        box: x, y, width, height in pixels, shape (4, rows); none where not asked for.
+        score: float32, or float64 where float32 would lose something.
+    """
+
+    image: Indices
+    label: Indices
+    box: Floats
+    score: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Truths:
+    """The ground truth of a batch, one row each, image by image as it came.
+
+    Attributes:
+        image, label, box: as in `Detections`.
+        crowd: whether it is a crowd region.
+        area: in pixels; ``None`` where no target of the batch gives it, NaN where one does not.
+    """
+
+    image: Indices
+    label: Indices
+    box: Floats
+    crowd: Bools
+    area: Floats | None
+
+
+def as_array(value: Any) -> Array:
+    """``value`` in NumPy: a tensor from any device, bfloat16 as float32; an array; a list."""
+    if not hasattr(value, "detach"):
+        return np.asarray(value)
+    tensor = value.detach().cpu()
+    try:
+        return np.asarray(tensor.numpy())
+    except TypeError:  # NumPy has no bfloat16
+        return np.asarray(tensor.float().numpy())
+
+
+def image_name(image_id: ImageId, place: int) -> str:
+    """How an error speaks of an image."""
+    return f"image at place {place} of the batch" if image_id is None else f"image {image_id!r}"
+
+
+def image_ids(targets: Sequence[Mapping[str, Any]]) -> list[ImageId]:
+    """Each target's ``image_id`` as an integer or a string, ``None`` where it has none.
+
+    Raises:
+        ValueError: if an id is something else.
+    """
+    ids = []
+    for place, target in enumerate(targets):
+        value = given = target.get("image_id")
+        if hasattr(value, "item") and np.size(as_array(value)) == 1:
+            value = value.item()
+        if isinstance(value, bool) or not isinstance(value, int | str | None):
+            raise ValueError(
+                f"{image_name(None, place)}, target image_id: {given!r} is neither an integer "
+                "nor a string"
+            )
+        ids.append(value)
+    return ids
+
+
+def read_detections(
+    predictions: Sequence[Mapping[str, Any]],
+    ids: Sequence[ImageId],
+    labels: Indices,
+    *,
+    boxes: bool,
+) -> Detections:
+    """Read ``scores``, ``labels`` and (where ``boxes``) ``boxes`` or ``boxes_xywh``.
+
+    Raises:
+        ValueError: naming image, field and value.
+    """
+    side = _Side("prediction", predictions, ids)
+    score = side.column("scores")
+    side.check("scores", ~np.isfinite(score), score, "is not finite")
+    if score.dtype.kind != "f" or score.dtype.itemsize > 4:
+        score = _compact(score.astype(np.float64))
+    return Detections(
+        side.images(),
+        side.classes(labels),
+        side.boxes() if boxes else np.zeros((4, 0)),
+        score.astype(np.float32) if score.dtype.itemsize < 4 else score,
+    )
+
+
+def read_truths(
+    targets: Sequence[Mapping[str, Any]],
+    ids: Sequence[ImageId],
+    labels: Indices,
+    *,
+    boxes: bool,
+) -> Truths:
+    """Read ``labels``, (where ``boxes``) ``boxes`` or ``boxes_xywh``, ``iscrowd`` and ``area``.
+
+    Raises:
+        ValueError: naming image, field and value.
+    """
+    side = _Side("target", targets, ids)
+    crowd = side.optional("iscrowd", 0)
+    area = side.optional("area", np.nan)
+    if area is not None:
+        area = area.astype(np.float64)
+        given = np.repeat([target.get("area") is not None for target in targets], side.counts)
+        wrong = given & ~((area >= 0) & (area < np.inf))
+        side.check("area", wrong, area, "is not a finite number of 0 or more")
+    return Truths(
+        side.images(),
+        side.classes(labels),
+        side.boxes() if boxes else np.zeros((4, 0)),
+        np.zeros(int(side.counts.sum()), bool) if crowd is None else crowd != 0,
+        area,
+    )
+
+
+def _compact(score: Floats) -> Array:
+    """Scores in float32 where nothing is lost by it, so that the state is half as large."""
+    with np.errstate(over="ignore"):
+        single = score.astype(np.float32)
+    return single if (single == score).all() else score
+
+
+class _Side:
+    """The predictions or the targets of a batch, and how to speak of them."""
+
+    def __init__(
+        self, word: str, dicts: Sequence[Mapping[str, Any]], ids: Sequence[ImageId]
+    ) -> None:
+        self._word, self._dicts, self._ids = word, dicts, ids
+        self.counts = self._lengths("labels", self._values("labels"))
+
+    def images(self) -> Indices:
+        """The place in the batch of each row's image."""
+        return np.repeat(np.arange(len(self.counts)), self.counts)
+
+    def classes(self, labels: Indices) -> Indices:
+        """Each row's place among the ascending ``labels``."""
+        given = self.column("labels")
+        if given.size and given.dtype.kind not in "iu":
+            self.check("labels", np.ones(len(given), bool), given, "is not an integer")
+        place = np.searchsorted(labels, given)
+        place[place == len(labels)] = 0
+        self.check("labels", labels[place] != given, given, "is no label among the classes")
+        return place
+
+    def optional(self, field: str, default: float) -> Array | None:
+        """One number per row, ``default`` in images that lack it; ``None`` where all lack it."""
+        values = [one.get(field) for one in self._dicts]
+        if all(value is None for value in values):
+            return None
+        return self.column(
+            field,
+            [
+                np.full(count, default) if value is None else value
+                for value, count in zip(values, self.counts.tolist(), strict=True)
+            ],
+        )
+
+    def column(self, field: str, values: Sequence[Any] | None = None) -> Array:
+        """One number per row."""
+        values = self._values(field) if values is None else values
+        self._same_length(field, values)
+        arrays = _arrays(values)
+        if any(array.ndim != 1 or array.dtype.kind not in "biuf" for array in arrays):
+            wrong = [as_array(value).ndim != 1 for value in values]
+            raise self._error(wrong.index(True) if True in wrong else 0, field, "must be numbers")
+        return np.concatenate(arrays) if len(arrays) != 1 else arrays[0]
+
+    def boxes(self) -> Floats:
+        """All boxes as x, y, width, height, shape (4, rows)."""
+        corners = not any("boxes_xywh" in one for one in self._dicts)
+        field = "boxes" if corners else "boxes_xywh"
+        values = self._values(field)
+        self._same_length(field, values)
+        arrays = _arrays(values)
+        for array in arrays:
+            if array.size and (array.ndim != 2 or array.shape[1] != 4):
+                shapes = [as_array(value).shape for value in values]
+                place = next(at for at, shape in enumerate(shapes) if shape[1:] != (4,))
+                raise self._error(place, field, f"has shape {shapes[place]}, not (n, 4)")
+        rows = np.concatenate([_sized(array, corners) for array in arrays] or [np.zeros((0, 4))])
+        if not (np.isfinite(rows).all() and (rows[:, 2:] >= 0).all()):
+            given = np.concatenate([as_array(value).reshape(-1, 4) for value in values])
+            self.check(field, ~np.isfinite(rows).all(axis=1), given, "is not finite")
+            problem = "has x2 < x1 or y2 < y1" if corners else "has a width or height below 0"
+            self.check(field, (rows[:, 2:] < 0).any(axis=1), given, problem)
+        return np.ascontiguousarray(rows.T)
+
+    def check(self, field: str, wrong: Bools, values: Array, problem: str) -> None:
+        """Raise for the first row that is wrong, if any."""
+        if not wrong.any():
+            return
+        row = int(np.argmax(wrong))
+        place = int(np.searchsorted(np.cumsum(self.counts), row, "right"))
+        within = row - int(self.counts[:place].sum())
+        raise self._error(place, field, f"entry {within}, {values[row].tolist()!r}, {problem}")
+
+    def _values(self, field: str) -> list[Any]:
+        values = [one.get(field) for one in self._dicts]
+        for place, value in enumerate(values):
+            if value is None:
+                raise self._error(place, field, "is missing")
+        return values
+
+    def _lengths(self, field: str, values: Sequence[Any]) -> Indices:
+        try:
+            return np.array([len(value) for value in values], np.int64)
+        except TypeError:
+            place = [np.ndim(as_array(value)) for value in values].index(0)
+            raise self._error(place, field, "must have one entry per object") from None
+
+    def _same_length(self, field: str, values: Sequence[Any]) -> None:
+        lengths = self._lengths(field, values)
+        for place in np.flatnonzero(lengths != self.counts).tolist():
+            raise self._error(
+                place, field, f"has {lengths[place]} entries for {self.counts[place]} labels"
+            )
+
+    def _error(self, place: int, field: str, problem: str) -> ValueError:
+        name = image_name(self._ids[place], place)
+        return ValueError(f"{name}, {self._word} {field}: {problem}")
+
+
+def _arrays(values: Sequence[Any]) -> list[Array]:
+    """The values in NumPy; as a single array where they are tensors of one type."""
+    torch = sys.modules.get("torch")  # whoever passes tensors has imported it
+    if torch and all(isinstance(value, torch.Tensor) for value in values):
+        if len({value.dtype for value in values}) == 1:
+            try:
+                return [as_array(torch.cat(tuple(values)))]
+            except RuntimeError:  # of several shapes or devices
+                pass
+    arrays = [as_array(value) for value in values]
+    # an empty list has no type of its own: what it is joined with decides
+    return [array for array in arrays if array.size] or [np.zeros(0)]
+
+
+def _sized(boxes: Array, corners: bool) -> Floats:
+    """Boxes as x, y, width, height in float64."""
+    if not boxes.size:
+        return np.zeros((0, 4))
+    if boxes.dtype.kind != "f" or boxes.dtype.itemsize < 4:
+        boxes = boxes.astype(np.float32 if boxes.dtype.kind == "f" else np.float64)
+    if corners:
+        # in the type given, as torchvision's COCO evaluator does it, and only then in float64
+        boxes = boxes.copy()
+        with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is told later
+            boxes[:, 2:] -= boxes[:, :2]
+    return boxes.astype(np.float64)

@@ -1,0 +1,144 @@
+"""One pass over an evaluated set: its figures, its losses, and which set it was."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from .fingerprint import Fingerprint, detection_content, label_map_content
+from .metric import Metric
+
+if TYPE_CHECKING:
+    from .catalogue import Task
+
+
+class Evaluation:
+    """Takes batches, and on leaving the ``with`` block hands its results on.
+
+    What raises inside the block is raised on, and nothing is recorded: half an evaluated set has no
+    figures.
+
+    Attributes:
+        split: ``"train"``, ``"test"`` or ``"test-<name>"``.
+        step: optimizer steps so far.
+        metric: the figures' state.
+        fingerprint: the images so far.
+        complete: whether every batch could be measured; if not, only losses are recorded.
+    """
+
+    def __init__(
+        self,
+        metric: Metric,
+        names: Mapping[int, str],
+        *,
+        task: Task,
+        split: str,
+        step: int,
+        done: Callable[[Evaluation], None],
+        ids_only: bool = False,
+    ) -> None:
+        self.metric, self.split, self.step = metric, split, step
+        self.fingerprint = Fingerprint()
+        self.complete = True
+        self.batch_size = 0
+        self.seconds = 0.0
+        self._names, self._done, self._ids_only = names, done, ids_only
+        self._semantic = task == "semantic-segmentation"
+        self._losses: list[tuple[Mapping[str, Any], Any]] = []
+        self._start = time.perf_counter()
+        metric.reset()
+
+    def update(
+        self,
+        predictions: Any,
+        targets: Any,
+        losses: Mapping[str, Any] | None = None,
+        *,
+        image_ids: Sequence[object] | None = None,
+    ) -> None:
+        """Take in one batch.
+
+        Args:
+            predictions: detection: N dicts ``boxes`` (xyxy, pixels), ``scores``, ``labels`` and for
+                instances ``masks``; semantic: logits (N, C, H, W).
+            targets: detection: N dicts ``boxes``, ``labels`` and where there are ``masks``,
+                ``iscrowd``, ``area``, ``image_id``; semantic: integers (N, H, W).
+            losses: the batch's losses by native name, floats or tensors; their mean is weighted by
+                images, or by valid pixels for semantic models.
+            image_ids: of the N images, where the targets bear none.
+
+        Raises:
+            ValueError: naming image, field and value; nothing of the batch is then kept.
+        """
+        self.metric.update(predictions, targets)
+        self.batch_size = max(self.batch_size, len(targets))
+        for target, image_id in zip(targets, image_ids or [None] * len(targets), strict=True):
+            if self._semantic:
+                content = b"" if self._ids_only else label_map_content(target, self._names)
+            else:
+                content = b"" if self._ids_only else detection_content(target, self._names)
+                image_id = target.get("image_id", image_id)
+            self.fingerprint.add(image_id, content)
+        self._add_losses(predictions, targets, losses)
+
+    def skip(self, predictions: Any, targets: Any, losses: Mapping[str, Any] | None = None) -> None:
+        """Take in a batch's losses only, and give up the figures: the set is not complete."""
+        self.complete = False
+        self.fingerprint.add(None)
+        self._add_losses(predictions, targets, losses)
+
+    def _add_losses(self, predictions: Any, targets: Any, losses: Mapping[str, Any] | None) -> None:
+        if self._semantic:
+            ignore_index: int = self.metric.ignore_index  # type: ignore[attr-defined]
+            measured = semantic_losses(predictions, targets, ignore_index=ignore_index)
+            self._losses.append(({**(losses or {}), **measured}, (targets != ignore_index).sum()))
+        elif losses:
+            self._losses.append((losses, len(targets)))
+
+    def losses(self) -> dict[str, float]:
+        """The weighted means over the batches so far, by native name."""
+        sums: dict[str, float] = {}
+        weights: dict[str, float] = {}
+        for values, weight in self._losses:
+            heavy = float(weight)
+            for name, value in values.items():
+                share = min(heavy, 1.0) if name == "dice" else heavy
+                if share:
+                    sums[name] = sums.get(name, 0.0) + float(value) * share
+                    weights[name] = weights.get(name, 0.0) + share
+        return {name: total / weights[name] for name, total in sums.items()}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.seconds = time.perf_counter() - self._start
+        if error is None:
+            self._done(self)
+
+
+def semantic_losses(logits: Any, targets: Any, *, ignore_index: int) -> dict[str, Any]:
+    """Focal, cross-entropy and Dice loss of one batch, as scalars on the logits' device.
+
+    Args:
+        logits: (N, C, H, W); C = 1 means two classes through a sigmoid.
+        targets: integers (N, H, W).
+        ignore_index: pixels with it count nowhere.
+    """
+    import torch
+
+    from .criteria import cross_entropy_loss, dice_loss, focal_loss
+
+    with torch.no_grad():
+        return {
+            "focal": focal_loss(logits, targets, ignore_index=ignore_index),
+            "cross_entropy": cross_entropy_loss(logits, targets, ignore_index=ignore_index),
+            "dice": dice_loss(logits, targets, ignore_index=ignore_index),
+        }

@@ -1,0 +1,127 @@
+"""Which images and ground truth were evaluated: a digest that does not depend on their order.
+
+Metrics may be compared only on one and the same evaluated set. A fingerprint is gathered while the
+set is evaluated, from the ids and the ground truth in the original image's frame; batch size, order,
+loader and the size to which a model resizes leave it as it is. Masks are left out, so that a
+Mask R-CNN and a Faster R-CNN on one set agree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+DIGITS = 12
+"""Hex digits of a fingerprint; names in the trackers show the first six."""
+
+
+class Fingerprint:
+    """The digests of a set's images, gathered image by image.
+
+    Without ids an image is known by its place in the order, and images seen twice count twice.
+    """
+
+    def __init__(self) -> None:
+        self._images: dict[str, str] = {}
+        self.anonymous = False
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    @property
+    def ids(self) -> frozenset[str]:
+        """The images' ids as text; none where images came without."""
+        return frozenset() if self.anonymous else frozenset(self._images)
+
+    def add(self, image_id: object, content: bytes = b"") -> None:
+        """Take in one image by its id and the bytes that describe its ground truth."""
+        if image_id is None:
+            self.anonymous = True
+            image_id = len(self._images)
+        text = identifier(image_id)
+        self._images[text] = hashlib.sha256(text.encode() + b"\0" + content).hexdigest()
+
+    def merge(self, other: Fingerprint) -> None:
+        """Take in the images of ``other``; those without ids follow one's own in order."""
+        self.anonymous |= other.anonymous
+        start = len(self._images) if other.anonymous else 0
+        for text, digest in other._images.items():
+            self._images[str(start + int(text)) if other.anonymous else text] = digest
+
+    def digest(self, protocol: str = "") -> str:
+        """Twelve hex digits, for the images so far under ``protocol`` (what is not the default).
+
+        >>> one, other = Fingerprint(), Fingerprint()
+        >>> for image in (1, 2, "three"):
+        ...     one.add(image)
+        >>> for image in ("three", 2, 1):
+        ...     other.add(image)
+        >>> one.digest() == other.digest()
+        True
+        """
+        whole = hashlib.sha256("\n".join(sorted(self._images.values())).encode())
+        whole.update(protocol.encode())
+        return whole.hexdigest()[:DIGITS]
+
+
+def identifier(image_id: object) -> str:
+    """An image's id as text: ``7``, ``"7"`` and ``tensor(7)`` are one image."""
+    value = image_id.item() if hasattr(image_id, "item") else image_id
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
+
+
+def detection_content(target: Mapping[str, Any], names: Mapping[int, str]) -> bytes:
+    """The objects of one image as bytes: class names, crowd flags, boxes and areas.
+
+    Args:
+        target: ``boxes`` (N, 4) xyxy in pixels of the original image, ``labels`` (N,) and where
+            they are given ``iscrowd`` (N,) and ``area`` (N,).
+        names: the classes by label.
+
+    Boxes are rounded to 0.01 px and areas to six digits, 0.01 px² at the finest: float32 noise of
+    a resize and back is smaller. The objects' order does not count.
+    """
+    boxes = as_array(target["boxes"]).reshape(-1, 4).astype(np.float64)
+    count = len(boxes)
+    labels = as_array(target["labels"]).reshape(-1)
+    crowd = as_array(target.get("iscrowd", np.zeros(count))).reshape(-1)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    area = as_array(target.get("area", sides[:, 0] * sides[:, 1])).reshape(-1)
+    rows = np.column_stack([
+        [_name_number(names[int(label)]) for label in labels],
+        crowd.astype(np.int64),
+        np.rint(boxes * 100),
+        np.rint(_six_digits(area) * 100),
+    ]).astype(np.int64)  # fmt: skip
+    return rows[np.lexsort(rows.T)].tobytes() if count else b""
+
+
+def label_map_content(target: object, names: Mapping[int, str]) -> bytes:
+    """A label map (H, W) as bytes, with its shape and the names of the classes."""
+    labels = as_array(target)
+    shape = f"{labels.shape}{sorted(names.items())}".encode()
+    return shape + np.ascontiguousarray(labels, dtype=np.int32).tobytes()
+
+
+def as_array(values: Any) -> np.ndarray[Any, Any]:
+    """A tensor on any device, an array or a list, as an array."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        return np.asarray(values.float() if values.dtype.is_floating_point else values)
+    return np.asarray(values)
+
+
+def _six_digits(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Float32 noise of a resize and back is below the sixth digit."""
+    values = values.astype(np.float64)
+    grain = 10.0 ** np.maximum(np.floor(np.log10(np.maximum(np.abs(values), 1.0))) - 5, -2)
+    return np.rint(values / grain) * grain
+
+
+@cache
+def _name_number(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7])

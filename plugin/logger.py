@@ -1,0 +1,29 @@
+"""The protocol of a destination: three verbs, each safe to repeat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Protocol, runtime_checkable
+
+from .items import Item, Opening
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+
+@runtime_checkable
+class Logger(Protocol):
+    """Somewhere that items go.
+
+    A logger is built cheaply (no connection, thread or open file: callbacks are pickled before they
+    start) and does its work from `open` on. Repeating a call with the same arguments changes
+    nothing that a reader sees. Errors are raised: who calls decides what they may stop.
+    """
+
+    def open(self, opening: Opening) -> None:
+        """Create the run that bears ``opening.id``, or continue it."""
+
+    def log(self, items: Sequence[Item]) -> None:
+        """Write ``items``, in their order."""
+
+    def close(self, status: Status = "FINISHED") -> None:
+        """Say how the run ended and let go of every resource."""

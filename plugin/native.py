@@ -1,0 +1,119 @@
+"""Every framework's own loss names, and the catalogue's names that they mean.
+
+Two tables: how a prefix or suffix changes the meaning of what it decorates, and what the bare names
+mean. The names were read off torchvision 0.29, Ultralytics 8.4, Transformers 5.23, MMDetection and
+MMSegmentation 3/1, Detectron2, Keras Hub, the TF Model Garden and the TF Object Detection API.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+DECORATIONS: tuple[tuple[str, str | None], ...] = (
+    # a pattern that is cut off, and the measure that the whole thing then is (None: of the rest)
+    (r"_dn_\d+$|^d\d+\.dn_|^dn_|_dn$", "denoising"),
+    (r"_aux_\d+$|_enc(_\d+)?$|^enc_|^aux(iliary)?(_head)?\.|^d\d+\.|_\d+$", "auxiliary"),
+    (
+        r"^s\d+\.|^(rpn|roi|bbox|mask|decode)_head\.|^decode\.|^(train|val|valid|test|eval)[/_]",
+        None,
+    ),
+)
+"""In this order. ``s0.`` are Cascade's stages, which sum; ``d0.`` a decoder's earlier layers."""
+
+MEANINGS: dict[str, str] = {
+    "total": "loss total_loss loss/total_loss total model_loss normalized_total_loss",
+    "classification": """
+        classification loss_classifier cls_loss classification_loss loss_cls loss_ce loss_vfl
+        loss_focal loss_bce loss_cross_entropy loss_class cls_logits_loss frcnn_cls_loss
+        class_loss loss_label loss_labels object_center""",
+    "localization": """
+        localization bbox_regression loss_box_reg box_loss dfl_loss l1_loss giou_loss
+        localization_loss loss_bbox loss_giou loss_iou loss_dfl loss_l1 loss_fgl loss_ddf loss_xy
+        loss_wh bbox_regression_loss frcnn_box_loss bbox_loss box/scale box/offset iou_loss
+        angle_loss loss_angle""",
+    "regularization": "regularization regularization_loss l2_loss weight_decay_loss",
+    "mask": "mask loss_mask seg_loss mask_loss loss_dice loss_mask_ce loss_mask_dice loss_mask_bce",
+    "rpn_localization": """
+        rpn_localization loss_rpn_box_reg loss_rpn_bbox loss_rpn_loc rpn_box_loss
+        rpnloss/localization_loss""",
+    "rpn_objectness": """
+        rpn_objectness loss_objectness loss_rpn_cls rpn_score_loss rpnloss/objectness_loss""",
+    "keypoint": "keypoint loss_keypoint pose_loss rle_loss keypoint_loss",
+    "centerness": "centerness bbox_ctrness loss_centerness centerness_loss",
+    "objectness": "objectness loss_obj loss_conf obj_loss objectness_loss kobj_loss",
+    "auxiliary": "auxiliary aux_loss aux loss_aux",
+    "denoising": "denoising",
+    "other": "other sem_loss loss_contrastive dlog_loss dgrad_loss",
+    "focal": "focal focal_loss decode.loss_focal",
+    "cross_entropy": "cross_entropy ce_loss cross_entropy_loss loss_sem_seg decode.loss_ce",
+    "dice": "dice dice_loss decode.loss_dice",
+}
+"""Measure → bare native names, lower case."""
+
+SEMANTIC_MEANINGS: dict[str, str] = {
+    "cross_entropy": "loss_ce loss_cross_entropy",
+    "focal": "loss_focal",
+    "dice": "loss_dice",
+}
+"""What differs where every pixel is classified: these are terms of the criterion itself."""
+
+DIAGNOSTICS = re.compile(
+    r"(^|[._/])(acc|accuracy|acc_seg|class_error|cardinality_error|grad_norm|lr|learning_rate"
+    r"|num_\w+|cls_accuracy|fg_\w+|false_negative|time|data_time|epoch|memory)(_\d+)?$"
+)
+"""Numbers that stand beside the losses and are none."""
+
+
+@cache
+def canonical(name: str, task: str = "detection") -> str | None:
+    """The catalogue's name for a framework's loss name.
+
+    Args:
+        name: as the framework writes it: ``"loss_rpn_box_reg"``, ``"decode.loss_ce"``,
+            ``"Loss/BoxClassifierLoss/mask_loss"``; the catalogue's own names mean themselves.
+        task: in ``"semantic-segmentation"`` a cross-entropy is no object's class.
+
+    Returns:
+        the measure; ``"other"`` for a loss that is not known (see `known`); ``None`` for what is
+        no loss at all (``"acc"``, ``"cardinality_error"``, ``"lr"``).
+
+    >>> canonical("loss_box_reg"), canonical("s1.loss_cls"), canonical("d3.loss_bbox")
+    ('localization', 'classification', 'auxiliary')
+    >>> canonical("decode.loss_ce", task="semantic-segmentation")
+    'cross_entropy'
+    """
+    if DIAGNOSTICS.search(name.lower()):
+        return None
+    return _meaning(name, task) or "other"
+
+
+def known(name: str, task: str = "detection") -> bool:
+    """Whether ``name`` is in the tables, or is no loss."""
+    return canonical(name, task) is None or _meaning(name, task) is not None
+
+
+def _meaning(name: str, task: str) -> str | None:
+    bare = name.lower()
+    if bare in _by_name(task):
+        return _by_name(task)[bare]
+    for prefix in ("loss/boxclassifierloss/", "loss/"):
+        bare = bare.removeprefix(prefix)
+    for pattern, measure in DECORATIONS:
+        rest = re.sub(pattern, "", bare)
+        if rest != bare and rest not in ("", "loss"):
+            if measure:
+                return measure if _meaning(rest, task) else None
+            bare = rest
+    return _by_name(task).get(bare)
+
+
+@cache
+def _by_name(task: str) -> dict[str, str]:
+    semantic = SEMANTIC_MEANINGS if task == "semantic-segmentation" else {}
+    return {
+        name: measure
+        for table in (MEANINGS, semantic)
+        for measure, names in table.items()
+        for name in names.split()
+    }

@@ -1,0 +1,229 @@
+"""What the name of a model says: the longest known spelling wins, and doubt leaves a field empty."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Container, Iterator
+from dataclasses import dataclass
+
+from .families import MEANT, NO_SIZE, OTHER, PLAIN, WORD, algorithms, backbones, key, scales
+
+LONGEST = 9
+"""Words in a spelling; "Faster R-CNN" has three."""
+
+SIDES = range(32, 10_000)
+"""Pixels of a side where two are given: below it "8x8" is a batch and "32x4d" a ResNeXt."""
+
+SQUARES = range(96, 4097)
+"""Pixels where one number is given."""
+
+YEARS = range(1990, 2040)
+
+OWN = re.compile(r"(.+?) ([1-9][0-9]{0,4}x[1-9][0-9]{0,4})(?: (.+))?")
+"""The layout of ``str(Identity(...))``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word or number; ``glued`` where nothing stands between it and the one before."""
+
+    text: str
+    glued: bool = False
+
+    @property
+    def number(self) -> int:
+        """Its value; 0 where it is no whole number, begins with 0 or is too long for pixels."""
+        plain = self.text.isdigit() and len(self.text) < 5 and self.text[0] != "0"
+        return int(self.text) if plain else 0
+
+
+Words = list[Word]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The words from ``start`` to before ``stop``, and the key that they spell."""
+
+    start: int
+    stop: int
+    key: str
+
+    def within(self, others: list[Span]) -> bool:
+        """Whether it is a part of a longer one."""
+        return any(
+            other.start <= self.start and self.stop <= other.stop and other != self
+            for other in others
+            if (other.start, other.stop) != (self.start, self.stop)
+        )
+
+
+def parse(name: str) -> dict[str, str]:
+    """The fields of an identity; "" where the name does not say, or not clearly. Never raises."""
+    own = OWN.fullmatch(name)
+    if own and _is_own(own[1], own[3] or ""):
+        return {"algorithm": own[1], "input_size": own[2], "backbone": own[3] or ""}
+    words = split(re.split(r"[/\\]", name.strip().rstrip("/\\"))[-1])
+    trunks = list(_spelled(words, backbones(), _nothing_follows))
+    families = [
+        span
+        for span in _spelled(words, algorithms(), _size_or_scale_follows)
+        if not algorithms()[span.key].whole or span.stop - span.start == len(words)
+    ]
+    algorithm, backbone = _algorithm(words, families, trunks), _backbone(words, families, trunks)
+    if algorithm == "SSD" and backbone.startswith("ResNet-") and Word("fpn") in words:
+        # the Object Detection API's own word for RetinaNet, which it has over ResNet V1 alone
+        algorithm, backbone = "RetinaNet", f"{backbone.removesuffix(' V1')} V1"
+    return {
+        "algorithm": algorithm,
+        "input_size": _rectangle(words) or _square(words, [*families, *trunks]),
+        "backbone": backbone,
+    }
+
+
+def split(name: str) -> Words:
+    """The words and numbers of a name, in lower case.
+
+    >>> [word.text for word in split("FasterRCNN_ResNet50-640")]
+    ['fasterrcnn', 'resnet', '50', '640']
+    """
+    found = list(WORD.finditer(name.lower()))
+    ends = [-1, *(match.end() for match in found)]
+    return [Word(match[0], match.start() == end) for match, end in zip(found, ends, strict=False)]
+
+
+def _is_own(head: str, tail: str) -> bool:
+    """Whether ``head`` is an algorithm's one spelling and ``tail`` no mere remark ("coco")."""
+    family = algorithms().get(key(head))
+    known = family is not None and family.name == head and tail == " ".join(tail.split())
+    return known and not any(word.text in PLAIN for word in split(tail))
+
+
+def _spelled(
+    words: Words, known: Container[str], may_follow: Callable[[Words, Span], bool]
+) -> Iterator[Span]:
+    """Known spellings from left to right, each as long as possible, none out of a glued word."""
+    start = 0
+    while start < len(words):
+        longest = start + 1
+        for stop in range(min(len(words), start + LONGEST), start, -1):
+            span = Span(start, stop, _joined(words, start, stop))
+            if span.key in known and not words[start].glued and _ends(words, span, may_follow):
+                yield span
+                longest = stop
+                break
+        start = longest
+
+
+def _ends(words: Words, span: Span, may_follow: Callable[[Words, Span], bool]) -> bool:
+    """Whether a spelling may end there, or what is glued to it makes it another ("detr3d")."""
+    after = words[span.stop : span.stop + 2]
+    if not after or not after[0].glued or after[0].text in PLAIN:
+        return True
+    if after[0].text == "+":  # a variant, unless it joins two: "FasterRCNN+FPN"
+        return len(after) == 2 and after[1].glued
+    return may_follow(words, span)
+
+
+def _size_or_scale_follows(words: Words, span: Span) -> bool:
+    """As in "ssd512", "yolo11n"."""
+    return words[span.stop].number in SQUARES or bool(_scale(words, span))
+
+
+def _nothing_follows(words: Words, span: Span) -> bool:  # noqa: ARG001
+    return False
+
+
+def _algorithm(words: Words, families: list[Span], trunks: list[Span]) -> str:
+    """The one algorithm that is named; "" where there is none, doubt, or a contradiction."""
+    if not all(_is_plain(words, span, [*families, *trunks]) for span in families):
+        return ""
+    names = frozenset(algorithms()[span.key].name for span in families)
+    if names in MEANT:
+        return MEANT[names]
+    # a word of the backbone's name is no second algorithm: "upernet_beit-base"
+    apart = frozenset(
+        algorithms()[span.key].name for span in families if not span.within(trunks)
+    )
+    names = apart or names
+    return next(iter(names)) if len(names) == 1 else ""
+
+
+def _is_plain(words: Words, span: Span, spans: list[Span]) -> bool:
+    """Whether the neighbours of an algorithm leave it what it is."""
+    if any(_joined(words, span.stop, span.stop + n) in OTHER for n in (1, 2)):
+        return False
+    before = span.start - 1
+    if before < 0 or any(other.start <= before < other.stop for other in spans):
+        return True
+    word = words[before]
+    counted = word.glued and words[before - 1].text[0].isdigit() and word.text != "d"  # "2x", "20e"
+    return word.text[0].isdigit() or word.text in PLAIN or counted
+
+
+def _backbone(words: Words, families: list[Span], trunks: list[Span]) -> str:
+    """The one backbone that is named, else what the algorithm's scale says; "" where in doubt."""
+    names = {backbones()[span.key] for span in trunks if not span.within(families)} - {""}
+    if len(names) == 1:
+        return names.pop()
+    scaled = {_scale(words, span) for span in families}
+    return scaled.pop() if not names and len(scaled) == 1 else ""
+
+
+def _scale(words: Words, span: Span) -> str:
+    """The backbone by the scale that follows an algorithm, as in "yolo11n", "yolo11-seg-n"."""
+    known = scales(algorithms()[span.key].name)
+    start = span.stop
+    while start < len(words):
+        for stop in range(min(len(words), start + 3), start, -1):
+            scale = Span(start, stop, _joined(words, start, stop))
+            if scale.key in known and _ends(words, scale, _nothing_follows):
+                return known[scale.key]
+        if words[start].text not in PLAIN:
+            break
+        start += 1
+    return ""
+
+
+def _rectangle(words: Words) -> str:
+    """A size given as "512x1024" or "512-1024"; "" where there is none, or several."""
+    found = set()
+    for at, word in enumerate(words):
+        after = words[at + 1 : at + 5]
+        by = len(after) > 1 and after[0].text == "x" and word.number in SIDES
+        if by and after[1].number in SIDES:
+            rest = after[2:]
+            if not rest or not rest[0].glued or rest[0].text in {"px", "x"}:
+                found.add((word.number, after[1].number))
+        elif _is_square(words, at) and _is_square(words, at + 1):
+            before = words[at - 1].text if at else ""
+            if before not in {"ms", "mstrain", "multiscale"}:  # there they are the limits of many
+                found.add((word.number, words[at + 1].number))
+    return "{}x{}".format(*found.pop()) if len(found) == 1 else ""
+
+
+def _square(words: Words, spans: list[Span]) -> str:
+    """A size given as one number, "ssd512", "img640"; "" where there is none, or several."""
+    found = set()
+    for at, word in enumerate(words):
+        covered = any(span.start <= at < span.stop for span in spans)
+        follows = any(span.stop == at for span in spans)
+        if not covered and _is_square(words, at, glued=follows):
+            found.add(word.number)
+    side = found.pop() if len(found) == 1 else ""
+    return f"{side}x{side}" if side else ""
+
+
+def _is_square(words: Words, at: int, glued: bool = False) -> bool:
+    """Whether the word is a number that may be a side: no year, count or part of a word."""
+    if at >= len(words):
+        return False
+    word, before = words[at], words[at - 1].text if at else ""
+    if word.number not in SQUARES or word.number in YEARS or before in NO_SIZE:
+        return False
+    after = words[at + 1] if at + 1 < len(words) else Word("")
+    named = before in {"img", "imgsz", "image", "size", "input", "res", "s"}
+    return (not word.glued or glued or named) and (not after.glued or after.text == "px")
+
+
+def _joined(words: Words, start: int, stop: int) -> str:
+    return "".join(word.text for word in words[start:stop])

@@ -1,0 +1,179 @@
+"""The demo's models: small, with random weights, made to learn on two cores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import detection, segmentation
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.backbone_utils import mobilenet_backbone, resnet_fpn_backbone
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
+BACKBONES = ("resnet18", "resnet34", "resnet50", "mobilenet_v3_large")
+
+
+def retinanet(backbone: str, classes: int, size: int) -> nn.Module:
+    """RetinaNet with anchors for objects from 8 px."""
+    anchors = _anchors(5, scales=3)
+    body = _pyramid(backbone, dense=True)
+    model = detection.RetinaNet(
+        body, classes, anchor_generator=anchors, min_size=size, max_size=size
+    )
+    return model
+
+
+def fcos(backbone: str, classes: int, size: int) -> nn.Module:
+    """FCOS, which has one anchor a location."""
+    anchors = AnchorGenerator(((8,), (16,), (32,), (64,), (128,)), ((1.0,),) * 5)
+    body = _pyramid(backbone, dense=True)
+    return detection.FCOS(body, classes, anchor_generator=anchors, min_size=size, max_size=size)
+
+
+def fasterrcnn(backbone: str, classes: int, size: int) -> nn.Module:
+    """Faster R-CNN with 300 proposals."""
+    return detection.FasterRCNN(
+        _pyramid(backbone), classes, rpn_anchor_generator=_anchors(5), **_two_stage(size)
+    )
+
+
+def maskrcnn(backbone: str, classes: int, size: int) -> nn.Module:
+    """Mask R-CNN with 300 proposals."""
+    return detection.MaskRCNN(
+        _pyramid(backbone), classes, rpn_anchor_generator=_anchors(5), **_two_stage(size)
+    )
+
+
+def ssdlite(backbone: str, classes: int, size: int) -> nn.Module:
+    """SSDlite, which torchvision builds on MobileNetV3-Large alone."""
+    if backbone != "mobilenet_v3_large":
+        raise ValueError(f"ssdlite has the backbone mobilenet_v3_large, not {backbone}")
+    model: nn.Module = detection.ssdlite320_mobilenet_v3_large(
+        weights=None, weights_backbone=None, num_classes=classes
+    )
+    transform: Any = model.transform
+    transform.min_size, transform.max_size, transform.fixed_size = (size,), size, (size, size)
+    return model
+
+
+def deeplabv3(backbone: str, classes: int, size: int) -> nn.Module:
+    """DeepLabV3 on MobileNetV3-Large or ResNet-50."""
+    name = f"deeplabv3_{backbone}"
+    if not hasattr(segmentation, name):
+        raise ValueError(
+            f"deeplabv3 has the backbones mobilenet_v3_large and resnet50, not {backbone}"
+        )
+    model: nn.Module = getattr(segmentation, name)(
+        weights=None, weights_backbone=None, num_classes=classes, aux_loss=False
+    )
+    return model
+
+
+class UNet(nn.Module):
+    """Ronneberger et al. (2015) with four levels, batch norm and padding."""
+
+    def __init__(self, classes: int, width: int = 24) -> None:
+        super().__init__()
+        widths = [width * 2**level for level in range(4)]
+        self.down = nn.ModuleList(
+            _twice(before, after) for before, after in zip([3, *widths], widths, strict=False)
+        )
+        self.up = nn.ModuleList(
+            _twice(low + high, high)
+            for low, high in zip(widths[:0:-1], widths[-2::-1], strict=True)
+        )
+        self.classify = nn.Conv2d(width, classes, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, C, H, W) of images (N, 3, H, W)."""
+        kept: list[Tensor] = []
+        features = images
+        for level, block in enumerate(self.down):
+            features = block(nn.functional.max_pool2d(features, 2) if level else features)
+            kept.append(features)
+        kept.pop()
+        for block in self.up:
+            skip = kept.pop()
+            features = nn.functional.interpolate(features, size=skip.shape[-2:])
+            features = block(torch.cat([features, skip], 1))
+        logits: Tensor = self.classify(features)
+        return logits
+
+
+def unet(backbone: str, classes: int, size: int) -> nn.Module:
+    """A small U-Net, which has no backbone to choose."""
+    return UNet(classes)
+
+
+Builder = Callable[[str, int, int], nn.Module]
+
+ALGORITHMS: dict[str, dict[str, Builder]] = {
+    "detection": {
+        "retinanet": retinanet,
+        "fcos": fcos,
+        "fasterrcnn": fasterrcnn,
+        "ssdlite": ssdlite,
+    },
+    "instance-segmentation": {"maskrcnn": maskrcnn},
+    "semantic-segmentation": {"unet": unet, "deeplabv3": deeplabv3},
+}
+"""Task → algorithm → builder; the first of a task is its default."""
+
+
+def default_backbone(algorithm: str) -> str:
+    """The backbone that an algorithm of the demo has if nobody says."""
+    return "mobilenet_v3_large" if algorithm in ("ssdlite", "deeplabv3") else "resnet18"
+
+
+def _pyramid(backbone: str, *, dense: bool = False) -> Any:
+    """Five levels of features: for ``dense`` heads at strides 8 to 128, for proposals at 4 to 64."""
+    layers = [2, 3, 4] if dense else [1, 2, 3, 4]
+    blocks = LastLevelP6P7(256, 256) if dense else None
+    if backbone.startswith("resnet"):
+        return resnet_fpn_backbone(
+            backbone_name=backbone,
+            weights=None,
+            norm_layer=nn.BatchNorm2d,
+            trainable_layers=5,
+            returned_layers=layers,
+            extra_blocks=blocks,
+        )
+    return mobilenet_backbone(
+        backbone_name=backbone,
+        weights=None,
+        norm_layer=nn.BatchNorm2d,
+        fpn=True,
+        trainable_layers=6,
+        returned_layers=layers,
+        extra_blocks=blocks,
+    )
+
+
+def _anchors(levels: int, scales: int = 1) -> AnchorGenerator:
+    sizes = tuple(
+        tuple(int(8 * 2**level * 2 ** (n / 3)) for n in range(scales)) for level in range(levels)
+    )
+    return AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * levels)
+
+
+def _two_stage(size: int) -> dict[str, Any]:
+    return {
+        "min_size": size,
+        "max_size": size,
+        "rpn_pre_nms_top_n_train": 600,
+        "rpn_pre_nms_top_n_test": 300,
+        "rpn_post_nms_top_n_train": 300,
+        "rpn_post_nms_top_n_test": 150,
+        "box_batch_size_per_image": 64,
+        "box_nms_thresh": 0.5,
+    }
+
+
+def _twice(before: int, after: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for width in (before, after):
+        layers += [nn.Conv2d(width, after, 3, padding=1, bias=False), nn.BatchNorm2d(after)]
+        layers += [nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)

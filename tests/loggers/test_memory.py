@@ -1,0 +1,42 @@
+"""MemoryLogger: everything in attributes."""
+
+from __future__ import annotations
+
+from boxscore.items import File, Opening, Point, Tag
+from boxscore.loggers import MemoryLogger
+
+
+def test_everything_it_was_told_is_in_attributes() -> None:
+    opening = Opening("a" * 32, "name", "shelf", "folder", tags={"early": "1"})
+    point, file = Point("total", 0.5, 1), File("curve.png", "/nowhere/curve.png")
+    memory = MemoryLogger()
+    memory.open(opening)
+    memory.log([point, Tag("late", "2"), file])
+    memory.close("KILLED")
+    assert memory.opening == opening
+    assert memory.points == [point]
+    assert memory.tags == {"early": "1", "late": "2"}
+    assert memory.files == {"curve.png": file}
+    assert memory.status == "KILLED"
+
+
+def test_points_keep_their_order() -> None:
+    points = [Point("total", float(step), step) for step in (3, 1, 2)]
+    memory = MemoryLogger()
+    memory.log(points)
+    assert memory.points == points
+
+
+def test_two_values_at_one_step_are_two_points() -> None:
+    memory = MemoryLogger()
+    memory.log([Point("total", 1.0, 1, time=1.0), Point("total", 2.0, 1, time=1.0)])
+    assert [point.value for point in memory.points] == [1.0, 2.0]
+
+
+def test_reopening_ends_the_end() -> None:
+    memory = MemoryLogger()
+    opening = Opening("a" * 32, "name", "shelf", "folder")
+    memory.open(opening)
+    memory.close("FAILED")
+    memory.open(opening)
+    assert memory.status is None
