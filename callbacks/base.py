@@ -89,7 +89,7 @@ class Scorekeeper:
         """Measure the test set or sets now, or one ``split``, at the step of the last record."""
         for name, loader in self._loaders.items():
             if split in (None, name):
-                self._evaluate(name, *stable_subset(loader, self.options.evaluate_images))
+                self._evaluate(name, stable_subset(loader, self.options.evaluate_images)[0])
         if self.run is not None:
             self._evaluated_at = self.run.step
 
@@ -114,17 +114,17 @@ class Scorekeeper:
         """What a checkpoint must hold to continue the run, in plain JSON types."""
         return {} if self.run is None else self.run.state_dict()
 
-    def _evaluate(self, split: str, loader: Any, ids: Sequence[str] | None) -> None:
+    def _evaluate(self, split: str, loader: Any, ids: Sequence[str] | None = None) -> None:
         assert self.run is not None
-        assert self._predict is not None
         start = time.perf_counter()
+        evaluation = self.run.evaluation(split)
         self._evaluating = True
         try:
             with (
                 self._guard(f"evaluation of the {split} split"),
                 random_numbers_kept(loader, self._loaders.get(split)),
                 modes_kept(self._model),
-                self.run.evaluation(split) as evaluation,
+                evaluation,
             ):
                 self._model.eval()
                 for batch in loader:
@@ -140,7 +140,7 @@ class Scorekeeper:
         assert self._predict is not None
         losses, predictions, targets = self._predict(self._model, batch)
         start = len(evaluation.fingerprint)
-        image_ids = ids[start : start + len(targets)] if ids else None
+        image_ids = ids[start : start + len(targets)] if ids is not None else None
         try:
             evaluation.update(predictions, targets, losses, image_ids=image_ids)
         except ValueError as error:

@@ -1,4 +1,4 @@
-"""Reading a loader for an evaluation without the training noticing: subsets, ids, random numbers."""
+"""Reading a loader for an evaluation without the training noticing it."""
 
 from __future__ import annotations
 
@@ -47,14 +47,16 @@ def stable_subset(loader: Any, count: int | None) -> tuple[Any, list[str] | None
     (as torchvision's COCO data sets have), or its index.
 
     Returns:
-        a loader without shuffling, and the ids in its order; the loader itself and None where it is
-        no `torch.utils.data.DataLoader` over a data set with a length.
+        a loader without shuffling, and the ids in its order (None where only the targets know
+        them); the loader itself where ``count`` is None.
     """
-    data = getattr(loader, "dataset", None)
+    data: Any = getattr(loader, "dataset", None)
+    if count is None:
+        return loader, None
     if not isinstance(loader, torch.utils.data.DataLoader) or not hasattr(data, "__len__"):
-        return (loader if count is None else _Subset(loader, count)), None
+        return _Subset(loader, count), None
     ids = [identifier(i) for i in getattr(data, "ids", range(len(data)))]
-    chosen = lowest(ids, len(ids) if count is None else count)
+    chosen = lowest(ids, count)
     subset: Any = torch.utils.data.Subset(data, chosen)
     again: Any = torch.utils.data.DataLoader(
         subset,
@@ -73,7 +75,7 @@ def lowest(ids: Sequence[str], count: int) -> list[int]:
 
 
 class _Subset:
-    """The chosen images of an iterable of batches, which has no data set to choose from by index."""
+    """The chosen images of batches that have no data set to choose from by index."""
 
     def __init__(self, loader: Iterable[Any], count: int) -> None:
         self._loader = loader

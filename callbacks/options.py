@@ -14,6 +14,8 @@ from boxscore.metric import Classes
 
 from .predict import Predict
 
+EACH_EPOCH = Every(epochs=1)
+
 
 class Keywords(TypedDict, total=False):
     """The keywords of every callback, for type checkers; `Options` documents them."""
@@ -72,7 +74,7 @@ class Options:
     loggers: Sequence[Logger] | None = None
     log_every: Every | int = 50
     evaluate_every: Every | int | None = 500
-    evaluate_train_every: Every | int | None = Every(epochs=1)
+    evaluate_train_every: Every | int | None = EACH_EPOCH
     evaluate_images: int | None = None
     fingerprint: str | None = None
     predict: Predict | None = None

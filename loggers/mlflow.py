@@ -133,11 +133,9 @@ class MLflowLogger:
             raise ValueError(f"MLflow does not open the run: {refusal.reason}") from None
         self._dataset = opening.tags.get("boxscore.dataset", self._dataset)
         tags = {"boxscore.run": opening.id, **opening.tags}
-        refused = self._written([Tag(*tag) for tag in tags.items()], self._set_tags)
-        refused += self._written(
-            [Tag(*param) for param in opening.params.items()], self._set_params
-        )
-        _raise(refused)
+        params = [Tag(*param) for param in opening.params.items()]
+        self._refused = self._written([Tag(*tag) for tag in tags.items()], self._set_tags)
+        self._refused += self._written(params, self._set_params)
 
     def log(self, items: Sequence[Item]) -> None:
         """Write ``items``; what MLflow has already, it does not keep twice.
@@ -295,4 +293,3 @@ def _shelf(client: Any, name: str, artifacts: str | None) -> str:
 
 def _name(thing: Point | Tag) -> str:
     return thing.key if isinstance(thing, Point) else thing.name
-

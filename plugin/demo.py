@@ -1,4 +1,4 @@
-"""``boxscore demo``: a small real training that logs everything, on made pictures or on your own."""
+"""``boxscore demo``: a small real training that logs everything, on made pictures or yours."""
 
 from __future__ import annotations
 
@@ -79,11 +79,8 @@ def demo(plan: Plan, console: Console) -> LoopCallback:
     """
     _seed(plan.seed)
     train, test, classes, name = _data(plan)
-    offset = 0 if _semantic(plan) else 1
     backbone = plan.backbone or default_backbone(plan.trained)
-    model = ALGORITHMS[plan.task][plan.trained](
-        backbone, max(classes) + 1 if offset else len(classes), plan.input_size
-    )
+    model = ALGORITHMS[plan.task][plan.trained](backbone, max(classes) + 1, plan.input_size)
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     loader = _loader(train, plan, shuffle=True)
     plan.out.mkdir(parents=True, exist_ok=True)
@@ -114,9 +111,7 @@ def report(score: LoopCallback, plan: Plan, console: Console) -> None:
     """Print the final losses and figures, and the command that shows the curves."""
     run = score.run
     assert run is not None
-    table = Table(
-        title=f"{run.identity.group} {run.identity.backbone}".strip() + f" on {run.dataset}"
-    )
+    table = Table(title=f"{run.identity.group} {run.identity.backbone} on {run.dataset}")
     for column in ("measure", "test set, last", "best"):
         table.add_column(column, justify="left" if column == "measure" else "right")
     metrics = [m.name for m in documented(run.task) if m.kind == "metric"]
@@ -137,8 +132,8 @@ def majority_remark(run: Any) -> str:
         return ""
     name, share = majority
     return (
-        f"{share:.0%} of the evaluated pixels are {name!r}: predicting only that already gives this "
-        "pixel accuracy, so look at IoU and F1"
+        f"{share:.0%} of the evaluated pixels are {name!r}: predicting only that already gives "
+        "this pixel accuracy, so look at IoU and F1"
     )
 
 
@@ -175,7 +170,7 @@ def _train(model: nn.Module, optimizer: Any, batch: Any, score: LoopCallback, pl
         losses = model(images, [target for target in targets])
     optimizer.zero_grad()
     total: Tensor = sum(losses.values(), torch.zeros(()))
-    total.backward()
+    total.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     score.step(losses, outputs=outputs, targets=targets)

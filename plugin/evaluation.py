@@ -75,12 +75,12 @@ class Evaluation:
         self.metric.update(predictions, targets)
         self.batch_size = max(self.batch_size, len(targets))
         for target, image_id in zip(targets, image_ids or [None] * len(targets), strict=True):
-            if self._semantic:
-                content = b"" if self._ids_only else label_map_content(target, self._names)
-            else:
-                content = b"" if self._ids_only else detection_content(target, self._names)
-                image_id = target.get("image_id", image_id)
-            self.fingerprint.add(image_id, content)
+            own = None if self._semantic else target.get("image_id")
+            known = image_id if own is None else own
+            ids_suffice = self._ids_only and known is not None
+            describe = label_map_content if self._semantic else detection_content
+            content = b"" if ids_suffice else describe(target, self._names)
+            self.fingerprint.add(known, content)
         self._add_losses(predictions, targets, losses)
 
     def skip(self, predictions: Any, targets: Any, losses: Mapping[str, Any] | None = None) -> None:

@@ -1,8 +1,8 @@
 """Which images and ground truth were evaluated: a digest that does not depend on their order.
 
-Metrics may be compared only on one and the same evaluated set. A fingerprint is gathered while the
-set is evaluated, from the ids and the ground truth in the original image's frame; batch size, order,
-loader and the size to which a model resizes leave it as it is. Masks are left out, so that a
+Metrics may be compared only on one and the same evaluated set. A fingerprint is gathered while
+the set is evaluated, from the ids and the ground truth in the original image's frame; batch size,
+order, loader and the size to which a model resizes leave it as it is. Masks are left out, so that a
 Mask R-CNN and a Faster R-CNN on one set agree.
 """
 
@@ -22,7 +22,7 @@ DIGITS = 12
 class Fingerprint:
     """The digests of a set's images, gathered image by image.
 
-    Without ids an image is known by its place in the order, and images seen twice count twice.
+    Without ids an image is known by its content, and images seen twice count twice.
     """
 
     def __init__(self) -> None:
@@ -39,18 +39,16 @@ class Fingerprint:
 
     def add(self, image_id: object, content: bytes = b"") -> None:
         """Take in one image by its id and the bytes that describe its ground truth."""
-        if image_id is None:
-            self.anonymous = True
-            image_id = len(self._images)
-        text = identifier(image_id)
-        self._images[text] = hashlib.sha256(text.encode() + b"\0" + content).hexdigest()
+        self.anonymous |= image_id is None
+        text = "" if image_id is None else identifier(image_id)
+        key = text if text else f"\0{len(self._images)}"
+        self._images[key] = hashlib.sha256(text.encode() + b"\0" + content).hexdigest()
 
     def merge(self, other: Fingerprint) -> None:
-        """Take in the images of ``other``; those without ids follow one's own in order."""
+        """Take in the images of ``other``."""
         self.anonymous |= other.anonymous
-        start = len(self._images) if other.anonymous else 0
-        for text, digest in other._images.items():
-            self._images[str(start + int(text)) if other.anonymous else text] = digest
+        for key, digest in other._images.items():
+            self._images[f"\0{len(self._images)}" if key.startswith("\0") else key] = digest
 
     def digest(self, protocol: str = "") -> str:
         """Twelve hex digits, for the images so far under ``protocol`` (what is not the default).
@@ -119,7 +117,8 @@ def _six_digits(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Float32 noise of a resize and back is below the sixth digit."""
     values = values.astype(np.float64)
     grain = 10.0 ** np.maximum(np.floor(np.log10(np.maximum(np.abs(values), 1.0))) - 5, -2)
-    return np.rint(values / grain) * grain
+    rounded: np.ndarray[Any, Any] = np.rint(values / grain) * grain
+    return rounded
 
 
 @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from .families import backbone
+from .backbones import backbone
 
 BLOCKS = {
     ("BasicBlock", (2, 2, 2, 2)): "18",

@@ -90,9 +90,9 @@ def test_losses(
 
     torchvision's detectors give losses in train mode only, where batch norm, dropout and random
     resizing work too. Here only the modules that decide between losses and detections are
-    switched; everything else stays in eval mode. Weights, buffers, modes and the global RNG are left
-    as found, and the same batch gives the same losses: the samplers of proposals and anchors are
-    seeded by the batch's image ids.
+    switched; everything else stays in eval mode. Weights, buffers, modes and the global RNG are
+    left as found, and the same batch gives the same losses: the samplers of proposals and anchors
+    are seeded by the batch's image ids.
 
     Args:
         model: RetinaNet, FCOS, SSD, SSDlite, Faster, Mask or Keypoint R-CNN, wrapped or not.

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from .families import algorithm, backbone
+from .backbones import backbone
+from .families import algorithm
 from .layers import trunk
 
 
@@ -49,7 +50,9 @@ def _unwrapped(model: Any, path: str) -> tuple[Any, str]:
     """The model inside DistributedDataParallel, torch.compile, AveragedModel and kin."""
     while True:
         for name, package in (("_orig_mod", "torch._dynamo"), ("module", "torch")):
-            inner = vars(model).get("_modules", {}).get(name) if hasattr(model, "__dict__") else None
+            inner = (
+                vars(model).get("_modules", {}).get(name) if hasattr(model, "__dict__") else None
+            )
             if inner is not None and type(model).__module__.startswith(package):
                 model, path = inner, f"{path}.{name}"
                 break

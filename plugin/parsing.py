@@ -1,4 +1,7 @@
-"""What the name of a model says: the longest known spelling wins, and doubt leaves a field empty."""
+"""What the name of a model says.
+
+The longest known spelling wins; doubt leaves a field empty.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,32 @@ import re
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 
-from .families import MEANT, NO_SIZE, OTHER, PLAIN, WORD, algorithms, backbones, key, scales
+from .backbones import backbones
+from .families import MEANT, algorithms, key, scales, spelled
+
+PLAIN = frozenset(
+    """
+    fpn nasfpn bifpn pafpn panfpn fpnlite dc5 c4 neck head backbone caffe gn bn syncbn dcn dcnv2
+    coco mscoco coco14 coco17 voc pascal voc07 voc12 ade ade20k cityscapes lvis objects365 o365
+    openimages camvid kitti drive stare mapillary imagenet in1k in21k in22k
+    tf tf1 tf2 tensorflow keras torch pytorch torchvision paddle gluon mxnet onnx openvino tao timm
+    detectors smp segmentation models model detectron2 d2 mmdet mmseg ultralytics hf facebook
+    detection detect det seg segm sem semantic instance panoptic pose obb cls keypoint keypoints ins
+    object objects image tiny
+    my our the a an new best last final baseline default test train training trained pretrained
+    finetuned finetune pre scratch run exp experiment v u
+    """.split()
+)
+"""Words that say nothing of the algorithm. Any other word right before an algorithm may name a kin
+of it ("anchor detr", "attention unet"): there a name is left unsure."""
+
+OTHER = words_of("3d rotated oriented face lstm world worldv")
+"""Words after an algorithm that make another one of it ("yolov8s-world")."""
+
+NO_SIZE = frozenset(
+    "epoch epochs ep iter iters iteration step steps bs batch seed fold id run exp queries q".split()
+)
+"""Words before a number that is no size."""
 
 LONGEST = 9
 """Words in a spelling; "Faster R-CNN" has three."""
@@ -86,9 +114,7 @@ def split(name: str) -> Words:
     >>> [word.text for word in split("FasterRCNN_ResNet50-640")]
     ['fasterrcnn', 'resnet', '50', '640']
     """
-    found = list(WORD.finditer(name.lower()))
-    ends = [-1, *(match.end() for match in found)]
-    return [Word(match[0], match.start() == end) for match, end in zip(found, ends, strict=False)]
+    return [Word(text, glued) for text, glued in spelled(name)]
 
 
 def _is_own(head: str, tail: str) -> bool:
@@ -119,7 +145,7 @@ def _ends(words: Words, span: Span, may_follow: Callable[[Words, Span], bool]) -
     after = words[span.stop : span.stop + 2]
     if not after or not after[0].glued or after[0].text in PLAIN:
         return True
-    if after[0].text == "+":  # a variant, unless it joins two: "FasterRCNN+FPN"
+    if after[0].text == "plus":  # a variant, unless it joins two: "FasterRCNN+FPN"
         return len(after) == 2 and after[1].glued
     return may_follow(words, span)
 
@@ -138,19 +164,19 @@ def _algorithm(words: Words, families: list[Span], trunks: list[Span]) -> str:
     if not all(_is_plain(words, span, [*families, *trunks]) for span in families):
         return ""
     names = frozenset(algorithms()[span.key].name for span in families)
-    if names in MEANT:
-        return MEANT[names]
+    for meant in names & MEANT.keys():
+        if len(names) > 1 and names - {meant} <= MEANT[meant]:
+            return meant
     # a word of the backbone's name is no second algorithm: "upernet_beit-base"
-    apart = frozenset(
-        algorithms()[span.key].name for span in families if not span.within(trunks)
-    )
+    apart = frozenset(algorithms()[span.key].name for span in families if not span.within(trunks))
     names = apart or names
     return next(iter(names)) if len(names) == 1 else ""
 
 
 def _is_plain(words: Words, span: Span, spans: list[Span]) -> bool:
     """Whether the neighbours of an algorithm leave it what it is."""
-    if any(_joined(words, span.stop, span.stop + n) in OTHER for n in (1, 2)):
+    after = range(span.stop, len(words))
+    if any(words[at].text in OTHER or _joined(words, at, at + 2) in OTHER for at in after):
         return False
     before = span.start - 1
     if before < 0 or any(other.start <= before < other.stop for other in spans):
@@ -176,7 +202,8 @@ def _scale(words: Words, span: Span) -> str:
     while start < len(words):
         for stop in range(min(len(words), start + 3), start, -1):
             scale = Span(start, stop, _joined(words, start, stop))
-            if scale.key in known and _ends(words, scale, _nothing_follows):
+            alone = scale.key.isdigit() and not words[start].glued  # "ssd_512" states a size only
+            if scale.key in known and not alone and _ends(words, scale, _nothing_follows):
                 return known[scale.key]
         if words[start].text not in PLAIN:
             break
@@ -191,14 +218,20 @@ def _rectangle(words: Words) -> str:
         after = words[at + 1 : at + 5]
         by = len(after) > 1 and after[0].text == "x" and word.number in SIDES
         if by and after[1].number in SIDES:
-            rest = after[2:]
-            if not rest or not rest[0].glued or rest[0].text in {"px", "x"}:
+            if _ends_size(after[2:]):
                 found.add((word.number, after[1].number))
         elif _is_square(words, at) and _is_square(words, at + 1):
             before = words[at - 1].text if at else ""
             if before not in {"ms", "mstrain", "multiscale"}:  # there they are the limits of many
                 found.add((word.number, words[at + 1].number))
     return "{}x{}".format(*found.pop()) if len(found) == 1 else ""
+
+
+def _ends_size(rest: Words) -> bool:
+    """Whether two numbers are all: no "32x48d", no volume, no size of the pretraining."""
+    if rest and rest[0].text == "x" and rest[0].glued:
+        return len(rest) > 1 and rest[1].number not in SIDES  # "640x640x3"
+    return not rest or rest[0].text == "px" or not (rest[0].glued or rest[0].text == "pre")
 
 
 def _square(words: Words, spans: list[Span]) -> str:
@@ -221,7 +254,7 @@ def _is_square(words: Words, at: int, glued: bool = False) -> bool:
     if word.number not in SQUARES or word.number in YEARS or before in NO_SIZE:
         return False
     after = words[at + 1] if at + 1 < len(words) else Word("")
-    named = before in {"img", "imgsz", "image", "size", "input", "res", "s"}
+    named = before in {"img", "imgsz", "image", "size", "input", "res", "crop"}
     return (not word.glued or glued or named) and (not after.glued or after.text == "px")
 
 

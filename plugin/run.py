@@ -7,6 +7,7 @@ import uuid
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from math import isnan
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -277,8 +278,8 @@ class Run:
         if self._optimizer is not None:
             values = {**values, "regularization": self._regularization()}
         losses = fold(values, task=self.task, decoupled=self._decay == "decoupled")
-        if news is None and any(value != value for value in losses.measures.values()):
-            news = (next(n for n, v in losses.measures.items() if v != v), step)
+        if news is None and any(map(isnan, losses.measures.values())):
+            news = (next(n for n, v in losses.measures.items() if isnan(v)), step)
         if news is not None and "first_nan" not in self._tags:
             self.tag("first_nan", f"{news[0]}.{split} at step {news[1]}")
         self._log(self._loss_points(losses, split, step))
@@ -347,7 +348,7 @@ class Run:
         for name, value in values.items():
             lower = name in CATALOGUE and CATALOGUE[name].better == "lower"
             best = self.best.get(name)
-            if value == value and (best is None or (value < best if lower else value > best)):
+            if not isnan(value) and (best is None or (value < best if lower else value > best)):
                 self.best[name] = value
                 better.append(name)
         return better
@@ -385,8 +386,8 @@ class Run:
         if strange:
             self._unknown |= strange
             warnings.warn(
-                f"boxscore: loss {', '.join(map(repr, sorted(strange)))} is not known and counts as "
-                "the part 'other'; name it after a measure of boxscore.CATALOGUE to say what it is",
+                f"boxscore: loss {', '.join(map(repr, sorted(strange)))} is not known and counts "
+                "as the part 'other'; name it after a measure of boxscore.CATALOGUE",
                 stacklevel=4,
             )
 

@@ -28,7 +28,8 @@ def scene(seed: int) -> tuple[Array, Array, Array]:
     """
     rng = np.random.default_rng(seed)
     image = _ground(rng)
-    masks, labels = [], []
+    masks: list[Array] = []
+    labels: list[int] = []
     for radius in sorted(np.exp(rng.uniform(np.log(SMALLEST), np.log(LARGEST), 4)), reverse=True):
         label = int(rng.integers(1, 4))
         mask = _shape(label, radius, rng)
@@ -77,7 +78,7 @@ def objects(masks: Array, labels: Array, image_id: str) -> dict[str, Any]:
     }
 
 
-def label_map(masks: Array, labels: Array, image_id: str) -> Tensor:
+def label_map(masks: Array, labels: Array, _: str) -> Tensor:
     """The class of each pixel (H, W); 0 is the ground."""
     shown = np.zeros(masks.shape[1:], dtype=np.int64)
     for mask, label in zip(masks, labels, strict=True):
@@ -99,8 +100,10 @@ def _shape(label: int, radius: float, rng: np.random.Generator) -> Array:
     row, column = rng.uniform(radius, SIDE - radius, 2)
     rows, columns = np.mgrid[:SIDE, :SIDE] + 0.5
     down, across = (rows - row) / radius, (columns - column) / radius
-    if CLASSES[label] == "disc":
-        return down**2 + across**2 <= 1
-    if CLASSES[label] == "square":
-        return np.maximum(abs(down), abs(across)) <= 0.9
-    return (down <= 0.85) & (down >= 2 * abs(across) - 0.95)
+    inside = {
+        "disc": down**2 + across**2 <= 1,
+        "square": np.maximum(abs(down), abs(across)) <= 0.9,
+        "triangle": (down <= 0.85) & (down >= 2 * abs(across) - 0.95),
+    }
+    shape: Array = inside[CLASSES[label]]
+    return shape

@@ -19,8 +19,8 @@ class Terminated(SystemExit):
 def sigterm_raises() -> Iterator[None]:
     """Within the block SIGTERM raises `Terminated`; after it the process ends by SIGTERM as ever.
 
-    A handler that someone else has set (a scheduler's "save and requeue") is asked instead and keeps
-    its say. Handlers can only be set in the main thread; elsewhere nothing happens.
+    A handler that someone else has set (a scheduler's "save and requeue") keeps its say instead.
+    Handlers can only be set in the main thread; elsewhere nothing happens.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -30,7 +30,7 @@ def sigterm_raises() -> Iterator[None]:
         yield
         return
 
-    def terminate(signum: int, frame: FrameType | None) -> None:
+    def terminate(signum: int, _: FrameType | None) -> None:
         raise Terminated(128 + signum)
 
     signal.signal(signal.SIGTERM, terminate)

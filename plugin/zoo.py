@@ -19,7 +19,7 @@ def retinanet(backbone: str, classes: int, size: int) -> nn.Module:
     """RetinaNet with anchors for objects from 8 px."""
     anchors = _anchors(5, scales=3)
     body = _pyramid(backbone, dense=True)
-    model = detection.RetinaNet(
+    model: nn.Module = detection.RetinaNet(
         body, classes, anchor_generator=anchors, min_size=size, max_size=size
     )
     return model
@@ -29,21 +29,26 @@ def fcos(backbone: str, classes: int, size: int) -> nn.Module:
     """FCOS, which has one anchor a location."""
     anchors = AnchorGenerator(((8,), (16,), (32,), (64,), (128,)), ((1.0,),) * 5)
     body = _pyramid(backbone, dense=True)
-    return detection.FCOS(body, classes, anchor_generator=anchors, min_size=size, max_size=size)
+    model: nn.Module = detection.FCOS(
+        body, classes, anchor_generator=anchors, min_size=size, max_size=size
+    )
+    return model
 
 
 def fasterrcnn(backbone: str, classes: int, size: int) -> nn.Module:
     """Faster R-CNN with 300 proposals."""
-    return detection.FasterRCNN(
+    model: nn.Module = detection.FasterRCNN(
         _pyramid(backbone), classes, rpn_anchor_generator=_anchors(5), **_two_stage(size)
     )
+    return model
 
 
 def maskrcnn(backbone: str, classes: int, size: int) -> nn.Module:
     """Mask R-CNN with 300 proposals."""
-    return detection.MaskRCNN(
+    model: nn.Module = detection.MaskRCNN(
         _pyramid(backbone), classes, rpn_anchor_generator=_anchors(5), **_two_stage(size)
     )
+    return model
 
 
 def ssdlite(backbone: str, classes: int, size: int) -> nn.Module:
@@ -128,7 +133,7 @@ def default_backbone(algorithm: str) -> str:
 
 
 def _pyramid(backbone: str, *, dense: bool = False) -> Any:
-    """Five levels of features: for ``dense`` heads at strides 8 to 128, for proposals at 4 to 64."""
+    """Five levels of features, at strides 8 to 128 for ``dense`` heads, else at 4 to 64."""
     layers = [2, 3, 4] if dense else [1, 2, 3, 4]
     blocks = LastLevelP6P7(256, 256) if dense else None
     if backbone.startswith("resnet"):

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 60.0) -> None:
+def wait_for(true: Callable[[], bool], seconds: float = 60.0) -> None:
     """Wait for a condition; fail when it does not come."""
     end = time.monotonic() + seconds
     while not true():
@@ -59,7 +60,7 @@ class Server:
                 stderr=log,
                 start_new_session=True,
             )
-        wait_until(self._answers)
+        wait_for(self._answers)
 
     def kill(self) -> None:
         if self._process is not None:
@@ -75,6 +76,12 @@ class Server:
                 return bool(answer.status == 200)
         except OSError:
             return False
+
+
+@pytest.fixture(scope="session")
+def wait_until() -> Callable[[Callable[[], bool]], None]:
+    """`wait_for`, for tests: they cannot import this file."""
+    return wait_for
 
 
 @pytest.fixture(scope="session")
@@ -94,7 +101,7 @@ def sqlite(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """The URI of a database in a PostgreSQL cluster of this session's own."""
     pytest.importorskip("psycopg2")
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
@@ -104,7 +111,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     binaries = Path(at).parent if at else found[-1]
     # the server refuses to run as root
     person = pwd.getpwnam("postgres") if os.getuid() == 0 else pwd.getpwuid(os.getuid())
-    folder = Path(subprocess.check_output(["mktemp", "-d"], text=True).strip())
+    folder = Path(tempfile.mkdtemp())  # pytest's own folders are closed to other users
     os.chown(folder, person.pw_uid, person.pw_gid)
 
     def run(*command: str) -> None:
@@ -116,7 +123,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     control = str(binaries / "pg_ctl")
     run(control, "-D", data, "-o", options, "-l", str(folder / "log"), "-w", "start")
     try:
-        yield f"postgresql://scorer:s3cret@127.0.0.1:{port}/postgres"
+        yield f"postgresql+psycopg2://scorer:s3cret@127.0.0.1:{port}/postgres"
     finally:
         run(control, "-D", data, "-m", "immediate", "stop")
         shutil.rmtree(folder)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import struct
 import subprocess
 import sys
@@ -187,8 +186,7 @@ def test_points_survive_sigkill_soon_after(tmp_path: Path, folder: Path) -> None
     assert len(read(folder / "train").Scalars("total")) == 300
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_cannot_be_written_to_is_an_error(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(OSError, match="denied"):
-        TensorBoardLogger(tmp_path).open(OPENING)
+    (tmp_path / "log").write_text("a file is in the way")
+    with pytest.raises(OSError, match="log"):
+        TensorBoardLogger(tmp_path / "log").open(OPENING)

@@ -1,0 +1,162 @@
+"""From spool to logger: in order, in batches, as often as it takes."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from boxscore.logger import Logger, Status
+
+from .mlflow import MLflowLogger
+from .refused import Refused
+from .spool import Batch, Spool
+from .uri import without_credentials
+
+_TRIES = 3
+_PAUSE = 1.0  # seconds between two tries
+
+say = logging.getLogger("boxscore").warning
+"""Says something to the user from any thread. A warning could be turned into an exception."""
+
+
+class Delivery:
+    """One spool on its way to one logger."""
+
+    def __init__(self, spool: Spool, logger: Logger) -> None:
+        self.spool, self._logger = spool, logger
+        self._open = False
+
+    @property
+    def done(self) -> bool:
+        """Whether all that was recorded so far has been delivered."""
+        return self.spool.cursor == self.spool.size
+
+    def step(self) -> Batch:
+        """Deliver one batch, which is empty when there is none; raise what the logger raises."""
+        if not self._open:
+            self._logger.open(self.spool.opening)
+            self._open = True
+        batch = self.spool.next()
+        if batch.size:
+            hand_over(batch, self._logger, self.spool)
+            self.spool.delivered(batch)
+        return batch
+
+
+def hand_over(batch: Batch, logger: Logger, spool: Spool | None) -> None:
+    """Call ``logger`` once; what it refuses for good is named and set aside."""
+    if batch.broken:
+        say("boxscore: %d unreadable lines of a spool were passed over", batch.broken)
+    if batch.status is None:
+        try:
+            logger.log(batch.items)
+        except Refused as refusal:
+            where = spool.set_aside(refusal.items, refusal.reason) if spool else "no file"
+            say("boxscore: %s; kept in %s", refusal, where)
+    elif isinstance(logger, MLflowLogger):
+        logger.close(batch.status, time=batch.time)  # it may have ended long ago
+    else:
+        logger.close(batch.status)
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """What `sync` did with one spool.
+
+    Attributes:
+        spool: its folder.
+        run: the run's name.
+        points: items that were delivered now.
+        status: how the run ended, None if it lasts or this cannot be told from here.
+        left: why the spool is still there; ``""`` if it has gone.
+    """
+
+    spool: Path
+    run: str
+    items: int = 0
+    status: Status | None = None
+    left: str = ""
+
+
+def sync(
+    folder: str | Path,
+    tracking_uri: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Synced]:
+    """Deliver to MLflow every spool in ``folder`` or deeper. May be repeated, at any time.
+
+    What a live training has in hand is left to it. A run without an end whose process is gone is
+    marked KILLED.
+
+    Args:
+        folder: such as a ``log_dir``.
+        tracking_uri: where to instead of where the training did; needed if that took credentials
+            and they are not in MLFLOW_TRACKING_URI.
+        progress: told how many bytes of how many are delivered.
+    """
+    spools = Spool.within(Path(folder))
+    total = sum(spool.size - spool.cursor for spool in spools)
+    done, results = 0, []
+    for spool in spools:
+        start, rest = done, spool.size - spool.cursor
+
+        def tell(still: int, start: int = start, rest: int = rest) -> None:
+            if progress is not None:
+                progress(start + rest - still, total)
+
+        results.append(_synced(spool, tracking_uri, tell))
+        done = start + rest
+    return results
+
+
+def _synced(spool: Spool, tracking_uri: str | None, tell: Callable[[int], None]) -> Synced:
+    """Deliver one spool, as far as that goes."""
+    result = Synced(spool.folder, spool.opening.name)
+    try:
+        left = _not_ours(spool)
+        if not left:
+            assert spool.place is not None
+            logger = MLflowLogger.at(spool.place, tracking_uri)
+            return _delivered(Delivery(spool, logger), result, tell)
+    except (ValueError, OSError) as error:
+        left = without_credentials(str(error))
+    finally:
+        spool.release()
+    return replace(result, left=left)
+
+
+def _not_ours(spool: Spool) -> str:
+    """Why nothing may be done with ``spool``, or ``""``."""
+    if spool.folder.stat().st_uid != os.geteuid():
+        return "it belongs to another user"
+    if not spool.lock():
+        return "a live training or another sync has it in hand"
+    if spool.place is None:
+        return "only the training itself knows its logger"
+    return ""
+
+
+def _delivered(delivery: Delivery, result: Synced, tell: Callable[[int], None]) -> Synced:
+    """Deliver all of a spool and remove it, if the run is over."""
+    spool, failures = delivery.spool, 0
+    while True:
+        try:
+            batch = delivery.step()
+        except ConnectionError as error:
+            failures += 1
+            if failures == _TRIES:
+                return replace(result, left=str(error))
+            time.sleep(_PAUSE)
+            continue
+        if not batch.size:
+            break
+        failures, result = 0, replace(result, items=result.items + len(batch.items))
+        result = replace(result, status=batch.status or result.status)
+        tell(spool.size - spool.cursor)
+    if result.status is None:
+        return 
+    spool.remove()
+    return result

@@ -1,0 +1,325 @@
+"""The folder that keeps what one process recorded of one run until it has been delivered.
+
+::
+
+    <run>-<hex>/             readable by its owner alone
+        calls.jsonl          first line: whose and where to; then one line per call, only appended
+        cursor               how many bytes of calls.jsonl were delivered
+        files/               copies of the files that were recorded
+    <run>-<hex>.refused/     items.jsonl and files: what the tracker will never take; stays when the spool has gone
+
+Every process has a folder of its own, and holds a lock on it while it may write to or deliver it.
+Each call is one unbuffered write: it survives SIGKILL at once, but not a power cut, as there is no
+fsync. Nothing here is ever unpickled, and no credential comes here.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeGuard
+
+from boxscore.items import File, Item, Opening, Point, Tag
+from boxscore.logger import Status
+
+BATCH = 1000
+"""Items in one delivery, and at most in one line."""
+
+FORMAT = 1
+_CALLS, _CURSOR, _FILES = "calls.jsonl", "cursor", "files"
+_REFUSED, _ITEMS = ".refused", "items.jsonl"
+_CHUNK = 1 << 16
+_NEW = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL
+Place = Mapping[str, str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """Who wrote a spool; the start time tells it from a later process of the same number."""
+
+    host: str
+    pid: int
+    started: str
+
+    @classmethod
+    def this(cls) -> Process:
+        """The process that asks."""
+        return cls(socket.gethostname(), os.getpid(), _started(os.getpid()))
+
+    @property
+    def here(self) -> bool:
+        """Whether it ran on this host, so that its end can be seen."""
+        return self.host == socket.gethostname()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs on this host."""
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:  # somebody else's, but there
+            pass
+        return self.here and _started(self.pid) == self.started
+
+
+def _started(pid: int) -> str:
+    """When a process started, in ticks; ``""`` where the system does not tell."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Calls that may be delivered together: items, or the end of the run, or nothing."""
+
+    items: tuple[Item, ...] = ()
+    status: Status | None = None
+    time: float = 0.0
+    lines: int = 0
+    size: int = 0
+    broken: int = 0
+
+
+def log_lines(items: Sequence[Item]) -> Iterator[bytes]:
+    """One call of `log` as lines."""
+    for start in range(0, len(items), BATCH):
+        yield _line([_encoded(item) for item in items[start : start + BATCH]])
+
+
+def close_line(status: Status, time: float) -> bytes:
+    """A call of `close` as a line."""
+    return _line({"close": status, "time": time})
+
+
+def batch_of(lines: Iterable[bytes], files: Path) -> Batch:
+    """The first lines that may be delivered together; a line that cannot be read is passed over.
+
+    Args:
+        lines: as `log_lines` and `close_line` make them.
+        files: the folder of the files that were copied.
+    """
+    items: list[Item] = []
+    count = size = broken = 0
+    for line in lines:
+        try:
+            call = json.loads(line)
+            if isinstance(call, dict):
+                if items:
+                    break
+                end = count + 1, size + len(line)
+                return Batch((), call["close"], float(call["time"]), *end, broken)
+            more = [_decoded(item, files) for item in call]
+        except (ValueError, TypeError, KeyError, IndexError):
+            more, broken = [], broken + 1
+        if items and len(items) + len(more) > BATCH:
+            break
+        items += more
+        count, size = count + 1, size + len(line)
+    return Batch(tuple(items), None, 0.0, count, size, broken)
+
+
+class Spool:
+    """One such folder. Its writer and its reader may be two threads of one process.
+
+    Attributes:
+        folder: where it lies.
+        opening: the run.
+        place: where the run's logger writes, None if only its own process can know.
+        process: who recorded it.
+        cursor: bytes delivered.
+        size: bytes recorded.
+    """
+
+    def __init__(self, folder: Path, descriptor: int | None = None) -> None:
+        """Read the spool in ``folder``. Raises `ValueError` if it holds none, or none yet."""
+        self.folder = folder
+        path = folder / _CALLS
+        self._calls = os.open(path, os.O_RDWR | os.O_APPEND) if descriptor is None else descriptor
+        self._cursor = os.open(folder / _CURSOR, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            head = next(self._whole_lines(0), b"")
+            facts = json.loads(head)
+            if facts["boxscore"] != FORMAT:
+                raise ValueError("another version of boxscore wrote it")
+            self.opening = Opening(**facts["opening"])
+            self.place: Place | None = facts["place"]
+            self.process = Process(**facts["process"])
+            self._head = len(head)
+            self.size = os.fstat(self._calls).st_size
+            self.cursor = self._read_cursor()
+        except (ValueError, TypeError, KeyError) as error:
+            self.release()
+            raise ValueError(f"{folder} is not a spool: {error}") from None
+
+    @classmethod
+    def create(cls, parent: Path, opening: Opening, place: Place | None) -> Spool:
+        """Begin a spool in ``parent``, locked. Raises `OSError`."""
+        parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = parent.absolute() / f"{_plain(opening.id)[:8]}-{uuid.uuid4().hex[:8]}"
+        folder.mkdir(mode=0o700)
+        descriptor = os.open(folder / _CALLS, _NEW, 0o600)
+        _lock(descriptor, wait=True)
+        facts = {"opening": asdict(opening), "place": place, "process": asdict(Process.this())}
+        os.write(descriptor, _line({"boxscore": FORMAT, **facts}))
+        return cls(folder, descriptor)
+
+    @classmethod
+    def within(cls, folder: Path) -> list[Spool]:
+        """Every spool in ``folder`` or deeper, the earliest run first; release them."""
+        found = []
+        for path in folder.rglob(_CALLS):
+            try:
+                found.append(cls(path.parent))
+            except (ValueError, OSError):  # it has just been begun, or has just gone
+                continue
+        return sorted(found, key=lambda spool: spool.folder.stat().st_mtime)
+
+    def lock(self) -> bool:
+        """Take the spool for this object, unless somebody else has it."""
+        return _lock(self._calls, wait=False) and (self.folder / _CALLS).exists()
+
+    def append(self, line: bytes) -> None:
+        """Keep ``line``, whole or not at all. Raises `OSError`, such as for a full disk."""
+        written = os.write(self._calls, line)
+        if written < len(line):
+            os.ftruncate(self._calls, self.size)
+            raise OSError(f"the disk took {written} of {len(line)} bytes")
+        self.size += written
+
+    def keep(self, file: File) -> File:
+        """``file``, lying in the spool from now on; or where it lies, if it cannot be copied."""
+        name = f"{uuid.uuid4().hex[:8]}-{PurePosixPath(file.name).name}"
+        path = self.folder / _FILES / name
+        try:
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            shutil.copyfile(file.path, path)
+        except OSError:
+            path.unlink(missing_ok=True)
+            return replace(file, path=str(Path(file.path).absolute()))
+        return replace(file, path=name)  # without its folder, as that may be moved
+
+    def next(self) -> Batch:
+        """What follows the cursor. A last line that was torn off is not there."""
+        return batch_of(self._whole_lines(self.cursor), self.folder / _FILES)
+
+    def _whole_lines(self, position: int) -> Iterator[bytes]:
+        rest = b""
+        while chunk := os.pread(self._calls, _CHUNK, position):
+            position += len(chunk)
+            *lines, rest = (rest + chunk).split(b"\n")
+            yield from (line + b"\n" for line in lines)
+
+    def delivered(self, batch: Batch) -> None:
+        """Move the cursor past ``batch`` and let its files go."""
+        self._move(self.cursor + batch.size)
+        for item in batch.items:
+            if self._keeps(item):
+                Path(item.path).unlink(missing_ok=True)
+
+    def restart(self) -> None:
+        """Forget what was delivered, if that is all."""
+        if self.cursor == self.size > self._head:
+            self._move(self._head)  # first: a crash in between only repeats a delivery
+            os.ftruncate(self._calls, self._head)
+            self.size = self._head
+
+    def set_aside(self, items: Sequence[Item], reason: str) -> Path:
+        """Keep what was refused in a folder beside; return it."""
+        folder = self.folder.with_name(self.folder.name + _REFUSED)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        kept = []
+        for item in items:
+            if self._keeps(item):
+                moved = folder / Path(item.path).name
+                shutil.move(item.path, moved)
+                kept.append(_encoded(replace(item, path=str(moved))))
+            else:
+                kept.append(_encoded(item))
+        descriptor = os.open(folder / _ITEMS, _NEW & ~os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "ab") as lines:
+            lines.write(_line({"reason": reason, "items": kept}))
+        return folder
+
+    def remove(self) -> None:
+        """Delete the spool, which was delivered."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.release()
+
+    def release(self) -> None:
+        """Let go of the files and the lock."""
+        for descriptor in (self._calls, self._cursor):
+            os.close(descriptor)
+
+    def _keeps(self, item: Item) -> TypeGuard[File]:
+        """Whether ``item`` is a file that was copied here and is still there."""
+        return (
+            isinstance(item, File)
+            and Path(item.path).parent == self.folder / _FILES
+            and Path(item.path).exists()
+        )
+
+    def _read_cursor(self) -> int:
+        """Where delivery goes on; from the start if that cannot be read, as it may be repeated."""
+        try:
+            cursor = int(os.pread(self._cursor, 20, 0))
+        except ValueError:
+            return self._head
+        return cursor if self._head <= cursor <= self.size else self._head
+
+    def _move(self, cursor: int) -> None:
+        self.cursor = cursor
+        os.pwrite(self._cursor, b"%020d" % cursor, 0)
+
+
+def _lock(descriptor: int, *, wait: bool) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
+def _plain(text: str) -> str:
+    return "".join(letter for letter in text if letter.isalnum())
+
+
+def _line(call: object) -> bytes:
+    return json.dumps(call, separators=(",", ":")).encode() + b"\n"
+
+
+def _encoded(item: Item) -> list[Any]:
+    match item:
+        case Point():
+            value, step = float(item.value), int(item.step)
+            return ["p", item.name, value, step, item.split, item.time, item.scope]
+        case Tag():
+            return ["t", item.name, item.value]
+        case File():
+            return ["f", item.name, item.path, item.step, item.split, item.time]
+
+
+def _decoded(item: list[Any], files: Path) -> Item:
+    kind, *fields = item
+    match kind:
+        case "p":
+            name, value, step, split, time, scope = fields
+            return Point(str(name), float(value), int(step), str(split), float(time), str(scope))
+        case "t":
+            name, value = fields
+            return Tag(str(name), str(value))
+        case "f":
+            name, path, step, split, time = fields
+            return File(str(name), str(files / path), int(step), str(split), float(time))
+    raise ValueError(f"unknown kind of item {kind!r}")

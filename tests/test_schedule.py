@@ -1,0 +1,30 @@
+import pytest
+
+from boxscore import Every
+
+
+def test_steps() -> None:
+    assert [step for step in range(7) if Every(steps=3).due(step)] == [3, 6]
+    assert not Every(steps=3).due_epoch(3)
+
+
+def test_epochs() -> None:
+    assert [epoch for epoch in range(5) if Every(epochs=2).due_epoch(epoch)] == [2, 4]
+    assert not Every(epochs=2).due(2)
+
+
+@pytest.mark.parametrize("never", [0, None, False, Every()])
+def test_never(never: Every | int | None) -> None:
+    every = Every.of(never)
+    assert not any(every.due(n) or every.due_epoch(n) for n in range(100))
+
+
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"epochs": -1}, {"steps": 2.5}])
+def test_nonsense_is_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="integer of 1 or more"):
+        Every(**wrong)
+
+
+def test_not_both() -> None:
+    with pytest.raises(ValueError, match="not both"):
+        Every(steps=1, epochs=1)

@@ -1,0 +1,48 @@
+import math
+
+import pytest
+import torch
+
+from boxscore.window import FULL, Window
+
+
+def test_the_mean_of_every_name_over_the_steps_that_had_it() -> None:
+    window = Window()
+    window.add({"a": torch.tensor(1.0), "b": 3.0}, 1)
+    window.add({"a": torch.tensor(2.0)}, 2)
+    assert window.means() == ({"a": 1.5, "b": 3.0}, None)
+    assert len(window) == 0
+    assert window.means() == ({}, None)
+
+
+def test_a_nan_is_kept_and_its_first_step_known() -> None:
+    window = Window()
+    for step, value in enumerate([1.0, math.nan, 1.0, math.nan], 1):
+        window.add({"a": torch.tensor(1.0), "b": torch.tensor(value)}, step)
+    means, news = window.means()
+    assert means["a"] == 1.0
+    assert math.isnan(means["b"])
+    assert news == ("b", 2)
+
+
+def test_values_let_go_of_the_graph() -> None:
+    window = Window()
+    weight = torch.ones(1, requires_grad=True)
+    window.add({"a": weight * 2}, 1)
+    assert all(not value.requires_grad for _, row in window._rows for value in row.values())
+
+
+def test_a_window_without_end_does_not_grow() -> None:
+    window = Window()
+    for step in range(3 * FULL + 5):
+        window.add({"a": torch.tensor(float(step % 2))}, step)
+        assert len(window) < FULL
+    means, _ = window.means()
+    assert means["a"] == pytest.approx(0.5, abs=1e-3)
+
+
+def test_small_values_do_not_drown_in_float32() -> None:
+    window = Window()
+    for step in range(1000):
+        window.add({"a": torch.tensor(1e-4 if step else 1e4)}, step)
+    assert window.means()[0]["a"] == pytest.approx((1e4 + 999e-4) / 1000, rel=1e-9)
