@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack
@@ -11,6 +12,8 @@ from boxscore.evaluation import Evaluation
 from boxscore.fingerprint import Fingerprint
 from boxscore.guard import Guard
 from boxscore.logger import Status
+from boxscore.models import Found, infer
+from boxscore.run import ended
 
 from .loaders import random_numbers_kept, stable_subset
 from .options import Keywords, Options, classes_of, task_of
@@ -35,6 +38,8 @@ class Scorekeeper:
         self.options = Options(**options)
         self.latest: dict[str, float] = {}
         self.best: dict[str, float] = {}
+        self._evaluate_every = Every.of(self.options.evaluate_every)
+        self._evaluate_train_every = Every.of(self.options.evaluate_train_every)
         self._guard = Guard(self.options.on_error)
         self._loaders: dict[str, Any] = {}
         self._train_loader: Any = None
@@ -45,7 +50,15 @@ class Scorekeeper:
         self._evaluation_seconds = 0.0
         self._criterion: Callable[[Any, Any], Any] | None = None
 
-    def begin(self, model: Any, optimizer: Any, loaders: Any, train_loader: Any = None) -> Run:
+    def begin(
+        self,
+        model: Any,
+        optimizer: Any,
+        loaders: Any,
+        train_loader: Any = None,
+        *,
+        image_size: tuple[int, int] | None = None,
+    ) -> Run:
         """Learn what is trained on what, and open the run.
 
         Args:
@@ -53,6 +66,7 @@ class Scorekeeper:
             optimizer: gives regularization and learning rate.
             loaders: of the test set, or several by name.
             train_loader: of the train set, for metrics on it.
+            image_size: (height, width) of the first batch, for models that do not say theirs.
 
         Raises:
             ValueError: for what cannot be inferred, with what to pass.
@@ -67,7 +81,7 @@ class Scorekeeper:
             self._predict = predictor(model, task, self._criterion)
         self._model, self._train_loader = model, train_loader
         self.run = Run(
-            options.identity or Identity.of(model),
+            options.identity or inferred(model, image_size),
             task=task,
             dataset=options.dataset or _dataset_of(first),
             classes=classes_of(
@@ -78,6 +92,7 @@ class Scorekeeper:
             optimizer=optimizer,
             experiment=options.experiment,
             fingerprint=options.fingerprint,
+            ignore_index=options.ignore_index,
             on_error=options.on_error,
         )
         self.run.latest, self.run.best = self.latest, self.best
@@ -104,11 +119,16 @@ class Scorekeeper:
         """Evaluate what was trained since, if the training ended well, and close the run."""
         if self.run is None:
             return
-        if status == "FINISHED" and self._evaluated_at < self.run.step:
-            self.evaluate()
-        self._know_train_ids()
-        self._guard.report()
-        self.run.close(status)
+        try:
+            if status == "FINISHED" and self._evaluated_at < self.run.step:
+                self.evaluate()
+            self._know_train_ids()
+            self._guard.report()
+        except BaseException as error:
+            status = ended(error)
+            raise
+        finally:
+            self.run.close(status)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must hold to continue the run, in plain JSON types."""
@@ -188,6 +208,28 @@ class modes_kept:
     def __exit__(self, *error: object) -> None:
         for module, training in self._modes.items():
             module.training = training
+
+
+def says_its_size(model: Any) -> bool:
+    """Whether the input size can be known before the first batch."""
+    return "input_size" in infer(model)
+
+
+def inferred(model: Any, image_size: tuple[int, int] | None) -> Identity:
+    """What ``model`` says of itself, told in one line with where it says it.
+
+    Raises:
+        ValueError: for what is unknown or ambiguous, with what to pass.
+    """
+    found = infer(model)
+    if image_size is not None and "input_size" not in found:
+        found["input_size"] = Found("x".join(map(str, image_size)), "the first batch")
+    identity = Identity.of(model, **{field: value for field, (value, _) in found.items()})
+    sources = ", ".join(
+        f"{field.replace('_', ' ')} from {source}" for field, (_, source) in found.items()
+    )
+    print(f"boxscore: {identity} ({sources})", file=sys.stderr)
+    return identity
 
 
 def splits(loaders: Any) -> dict[str, Any]:

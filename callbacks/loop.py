@@ -16,13 +16,13 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self, Unpack
 
-from boxscore import Every
+from boxscore import Run
 from boxscore.evaluation import semantic_losses
 from boxscore.logger import Status
 from boxscore.run import ended
 from boxscore.signals import sigterm_raises
 
-from .base import Scorekeeper
+from .base import Scorekeeper, says_its_size
 from .options import Keywords
 from .predict import main_output, of_criterion
 
@@ -61,10 +61,13 @@ class LoopCallback(Scorekeeper):
         self._steps = 0
         self._batches = 0
         self._images = 0
+        self._forwarded = 0
         self._epochs = 0
         self._unread: list[Any] = []
         self._reading_ids = True
         self._last = (0.0, 0)
+        self._hook: Any = None
+        self._image_size: tuple[int, int] | None = None
         self._stack = ExitStack()
 
     def step(
@@ -79,26 +82,24 @@ class LoopCallback(Scorekeeper):
             images: how many images the step took (a number or a batch); by default what went
                 through the model in train mode.
         """
+        run = self.run or self._watch() or self._open()
         self._steps += 1
-        if images is not None:
-            self._images += images if isinstance(images, int) else len(images)
-        run = self.run or self._open()
+        self._images += self._forwarded if images is None else _count(images)
+        self._forwarded = 0
         due = run.due(self._steps)
         with self._guard("recording a step"):
             values = self._named(losses)
             if due and outputs is not None and targets is not None:
-                logits = main_output(outputs)
-                ignored = self._ignore_index
-                values |= semantic_losses(logits.detach(), targets, ignore_index=ignored)
+                values |= self._measured(outputs, targets)
             run.record(values, step=self._steps)
         if due:
-            self._say_progress()
+            self._say_progress(run)
         self._evaluate_what_is_due()
 
     def __enter__(self) -> Self:
         self._stack.enter_context(sigterm_raises())
         try:
-            self._open()
+            self._watch()
         except BaseException:
             self._stack.close()
             raise
@@ -119,17 +120,21 @@ class LoopCallback(Scorekeeper):
         """End the run; the ``with`` block does it by itself."""
         self._read_ids()
         self.finish(status)
-        if self.run is not None and self._hook is not None:
+        if self._hook is not None:
             self._hook.remove()
             self._hook = None
 
-    _hook: Any = None
-    _ignore_index = 255
+    def _watch(self) -> Run | None:
+        """Look at the model from now on, and open the run unless its first batch is needed."""
+        model = self._watched[0]
+        if self._hook is None:
+            self._hook = model.register_forward_pre_hook(self._see, with_kwargs=True)
+        known = self.options.identity is not None or says_its_size(model)
+        return self._open() if known else None
 
-    def _open(self) -> Any:
+    def _open(self) -> Run:
         model, optimizer, test_loader, train_loader = self._watched
-        run = self.begin(model, optimizer, test_loader, train_loader)
-        self._hook = model.register_forward_pre_hook(self._see, with_kwargs=True)
+        run = self.begin(model, optimizer, test_loader, train_loader, image_size=self._image_size)
         self._last = (time.perf_counter(), 0)
         return run
 
@@ -139,7 +144,9 @@ class LoopCallback(Scorekeeper):
             return
         self._batches += 1
         batch = args[0] if args else next(iter(kwargs.values()))
-        self._images += len(batch) if hasattr(batch, "__len__") else 1
+        self._forwarded += _count(batch)
+        if self._image_size is None and getattr(batch, "ndim", 0) == 4:
+            self._image_size = tuple(batch.shape[-2:])
         targets = args[1] if len(args) > 1 else kwargs.get("targets")
         if self._reading_ids and isinstance(targets, list | tuple):
             self._unread += [
@@ -151,9 +158,15 @@ class LoopCallback(Scorekeeper):
             return of_criterion(losses)
         return dict(losses) if isinstance(losses, Mapping) else {"loss": losses}
 
-    def _say_progress(self) -> None:
-        assert self.run is not None
-        now, images = time.perf_counter(), self._images
+    def _measured(self, outputs: Any, targets: Any) -> dict[str, Any]:
+        """Focal, cross-entropy and Dice loss of the batch for which a point is due."""
+        with self._guard("measuring the losses of a batch"):
+            logits, ignored = main_output(outputs).detach(), self.options.ignore_index
+            return semantic_losses(logits, targets, ignore_index=ignored)
+        return {}
+
+    def _say_progress(self, run: Run) -> None:
+        now, images = time.perf_counter() - self._evaluation_seconds, self._images
         before, seen = self._last
         values = {
             "images_seen": float(images),
@@ -161,7 +174,7 @@ class LoopCallback(Scorekeeper):
         }
         if length := self._epoch_length():
             values["epoch"] = self._batches / length
-        self.run.progress(values, step=self._steps)
+        run.progress(values, step=self._steps)
         self._last = (now, images)
         self._read_ids()
 
@@ -170,23 +183,26 @@ class LoopCallback(Scorekeeper):
         return len(loader) if hasattr(loader, "__len__") else 0
 
     def _evaluate_what_is_due(self) -> None:
-        options, length = self.options, self._epoch_length()
+        length = self._epoch_length()
         epochs = self._batches // length if length else 0
         new_epoch, self._epochs = epochs > self._epochs, epochs
-        every, every_train = (
-            Every.of(options.evaluate_every),
-            Every.of(options.evaluate_train_every),
-        )
         if new_epoch and self._reading_ids:
             self._read_ids()
             self._reading_ids = False
             self._know_train_ids()
-        if every.due(self._steps) or (new_epoch and every.due_epoch(epochs)):
+        test, train = self._evaluate_every, self._evaluate_train_every
+        if test.due(self._steps) or (new_epoch and test.due_epoch(epochs)):
             self.evaluate()
-        if every_train.due(self._steps) or (new_epoch and every_train.due_epoch(epochs)):
+        if train.due(self._steps) or (new_epoch and train.due_epoch(epochs)):
             self.evaluate_train()
 
     def _read_ids(self) -> None:
         for image_id in self._unread:
             self._train_ids.add(image_id)
         self._unread.clear()
+
+
+def _count(images: Any) -> int:
+    if isinstance(images, int):
+        return images
+    return len(images) if hasattr(images, "__len__") else 1

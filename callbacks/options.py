@@ -35,6 +35,7 @@ class Keywords(TypedDict, total=False):
     evaluate_images: int | None
     fingerprint: str | None
     predict: Predict | None
+    ignore_index: int
     on_error: Literal["warn", "raise"]
 
 
@@ -60,6 +61,7 @@ class Options:
             run; None is all.
         fingerprint: of the test set, instead of the gathered one.
         predict: ``predict(model, batch) -> (losses, predictions, targets)`` adapts any model.
+        ignore_index: of semantic targets; such pixels count nowhere.
         on_error: ``"warn"`` or ``"raise"``, when measuring fails.
     """
 
@@ -78,6 +80,7 @@ class Options:
     evaluate_images: int | None = None
     fingerprint: str | None = None
     predict: Predict | None = None
+    ignore_index: int = 255
     on_error: Literal["warn", "raise"] = "warn"
 
     def __post_init__(self) -> None:

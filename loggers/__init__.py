@@ -10,6 +10,7 @@ from typing import Literal
 
 from boxscore.logger import Logger
 
+from .delivery import Synced, sync
 from .durable import DurableLogger
 from .memory import MemoryLogger
 from .mlflow import MLflowLogger
@@ -21,8 +22,10 @@ __all__ = [
     "MLflowLogger",
     "MemoryLogger",
     "Refused",
+    "Synced",
     "TensorBoardLogger",
     "standard",
+    "sync",
 ]
 
 

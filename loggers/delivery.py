@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from boxscore.logger import Logger, Status
@@ -26,22 +27,22 @@ class Delivery:
     """One spool on its way to one logger."""
 
     def __init__(self, spool: Spool, logger: Logger) -> None:
-        self.spool, self._logger = spool, logger
+        self.spool, self.logger = spool, logger
         self._open = False
 
-    @property
-    def done(self) -> bool:
-        """Whether all that was recorded so far has been delivered."""
-        return self.spool.cursor == self.spool.size
-
     def step(self) -> Batch:
-        """Deliver one batch, which is empty when there is none; raise what the logger raises."""
+        """Deliver one batch, which is empty when there is none; raise what the logger raises.
+
+        The cursor stays in front of the end of the run: a spool that was not removed after all
+        must not look like one without an end.
+        """
         if not self._open:
-            self._logger.open(self.spool.opening)
+            self.logger.open(self.spool.opening)
             self._open = True
         batch = self.spool.next()
         if batch.size:
-            hand_over(batch, self._logger, self.spool)
+            hand_over(batch, self.logger, self.spool)
+        if batch.status is None:
             self.spool.delivered(batch)
         return batch
 
@@ -54,12 +55,21 @@ def hand_over(batch: Batch, logger: Logger, spool: Spool | None) -> None:
         try:
             logger.log(batch.items)
         except Refused as refusal:
-            where = spool.set_aside(refusal.items, refusal.reason) if spool else "no file"
-            say("boxscore: %s; kept in %s", refusal, where)
+            say("boxscore: %s; %s", refusal, _set_aside(refusal, spool))
     elif isinstance(logger, MLflowLogger):
         logger.close(batch.status, time=batch.time)  # it may have ended long ago
     else:
         logger.close(batch.status)
+
+
+def _set_aside(refusal: Refused, spool: Spool | None) -> str:
+    """Keep what was refused, if that can be; say where."""
+    if spool is None:
+        return "it is lost"
+    try:
+        return f"kept in {spool.set_aside(refusal.items, refusal.reason)}"
+    except OSError as error:
+        return f"it is lost ({error})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +79,7 @@ class Synced:
     Attributes:
         spool: its folder.
         run: the run's name.
-        points: items that were delivered now.
+        items: points, tags and files that were delivered now.
         status: how the run ended, None if it lasts or this cannot be told from here.
         left: why the spool is still there; ``""`` if it has gone.
     """
@@ -141,8 +151,8 @@ def _not_ours(spool: Spool) -> str:
 
 def _delivered(delivery: Delivery, result: Synced, tell: Callable[[int], None]) -> Synced:
     """Deliver all of a spool and remove it, if the run is over."""
-    spool, failures = delivery.spool, 0
-    while True:
+    spool, failures, status = delivery.spool, 0, None
+    while status is None:
         try:
             batch = delivery.step()
         except ConnectionError as error:
@@ -151,12 +161,18 @@ def _delivered(delivery: Delivery, result: Synced, tell: Callable[[int], None]) 
                 return replace(result, left=str(error))
             time.sleep(_PAUSE)
             continue
+        failures, status = 0, batch.status
+        result = replace(result, items=result.items + len(batch.items))
+        tell(spool.size - spool.cursor)
         if not batch.size:
             break
-        failures, result = 0, replace(result, items=result.items + len(batch.items))
-        result = replace(result, status=batch.status or result.status)
-        tell(spool.size - spool.cursor)
-    if result.status is None:
-        return 
+    if status is None:
+        if not spool.process.here:
+            host = spool.process.host
+            return replace(result, left=f"whether the training still runs is only seen on {host}")
+        if spool.process.alive:
+            return replace(result, left="its process still runs")
+        status = "KILLED"
+        hand_over(Batch(status=status, time=spool.last_sign), delivery.logger, spool)
     spool.remove()
-    return result
+    return replace(result, status=status)

@@ -2,11 +2,11 @@
 
 ::
 
-    <run>-<hex>/             readable by its owner alone
-        calls.jsonl          first line: whose and where to; then one line per call, only appended
-        cursor               how many bytes of calls.jsonl were delivered
-        files/               copies of the files that were recorded
-    <run>-<hex>.refused/     items.jsonl and files: what the tracker will never take; stays when the spool has gone
+    <run>-<hex>/            readable by its owner alone
+        calls.jsonl         first line: whose and where to; then one line per call, only appended
+        cursor              how many bytes of calls.jsonl were delivered
+        files/              copies of the files that were recorded
+    <run>-<hex>.refused/    what the tracker will never take; it stays when the spool has gone
 
 Every process has a folder of its own, and holds a lock on it while it may write to or deliver it.
 Each call is one unbuffered write: it survives SIGKILL at once, but not a power cut, as there is no
@@ -184,6 +184,11 @@ class Spool:
                 continue
         return sorted(found, key=lambda spool: spool.folder.stat().st_mtime)
 
+    @property
+    def last_sign(self) -> float:
+        """When something was recorded last, in seconds since the epoch."""
+        return os.fstat(self._calls).st_mtime
+
     def lock(self) -> bool:
         """Take the spool for this object, unless somebody else has it."""
         return _lock(self._calls, wait=False) and (self.folder / _CALLS).exists()
@@ -251,9 +256,8 @@ class Spool:
         return folder
 
     def remove(self) -> None:
-        """Delete the spool, which was delivered."""
+        """Delete the spool, which was delivered. The lock stays until `release`."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        self.release()
 
     def release(self) -> None:
         """Let go of the files and the lock."""

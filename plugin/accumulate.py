@@ -6,8 +6,6 @@ that matched: one that found an object counts wherever its own area lies, one th
 be ignored does not. And it need only be kept where recall reaches one of the 101 recall points.
 Which true positive that is follows from the number of objects alone, so that a table tells it
 (`_needed`).
-
-All ten thresholds of an area range go through together: a *lane* is a threshold and a class.
 """
 
 from __future__ import annotations
@@ -18,14 +16,15 @@ from functools import lru_cache
 
 import numpy as np
 
-from .batch import Array, Bools
-from .matching import AREAS, IOU_THRESHOLDS, Floats, Indices, sort_rows
+from .batch import Array
+from .matching import AREAS, IOU_THRESHOLDS, Bools, Floats, Indices, sort_rows
 from .tally import DETECTION, IMAGE, TRUTH, Tally
 
 RECALL_POINTS: Floats = np.linspace(0, 1, 101)
 """The recalls at which precision is read, COCO's own."""
 
 _EPSILON = np.spacing(1)
+_TEN = np.uint16(1023)
 _T, _R, _A = len(IOU_THRESHOLDS), len(RECALL_POINTS), len(AREAS)
 
 
@@ -96,29 +95,27 @@ def accumulate(
         np.full((_T, classes, _A, len(limits)), -1.0),
         tuple(limits),
     )
-    matches = _Matches.of(tally, ranking, kind, limits)
-    outside = tally.tables[DETECTION][f"{kind}_outside"][ranking.rows]
-    score = tally.tables[DETECTION]["score"]
+    detections = tally.tables[DETECTION]
+    outside = detections[f"{kind}_outside"][ranking.rows]
     top = np.zeros(classes)
     filled = np.flatnonzero(np.diff(ranking.start))
-    top[filled] = score[ranking.rows[ranking.start[filled]]]
-
+    top[filled] = detections["score"][ranking.rows[ranking.start[filled]]]
+    matches = _Matches.of(tally, ranking, kind, limits)
     truths = count_truths(tally, kind, classes)
     for area in range(_A):
         valid = np.flatnonzero(truths[area])
-        for array in (arrays.precision, arrays.scores):
-            array[:, :, valid, area] = 0.0
+        arrays.precision[:, :, valid, area] = 0.0
+        arrays.scores[:, :, valid, area] = 0.0
         arrays.scores[:, 0, valid, area] = top[valid]
-        hits = _hits(matches, ranking, outside >> area & 1 == 0, area)
-        found = np.stack(
-            [
-                np.bincount(hits.lane[early[hits.match]], minlength=_T * classes)
-                for early in matches.early
-            ],
-            axis=-1,
-        ).reshape(_T, classes, len(limits))
-        arrays.recall[:, valid, area] = found[:, valid] / truths[area, valid, None]
-        _read_at_recalls(arrays, hits, matches.score, truths[area], area)
+        needed = np.stack([_needed(count) for count in truths[area].tolist()])
+        side = _Range(matches, ranking, outside >> area & 1 == 0, area)
+        for threshold in range(_T):
+            hits = side.hits(threshold)
+            for place, early in enumerate(side.early):
+                found = np.bincount(hits.label[early[hits.match]], minlength=classes)
+                recall = found[valid] / truths[area, valid]
+                arrays.recall[threshold, valid, area, place] = recall
+            _read_at_recalls(arrays, hits, side.score, needed, (threshold, area))
     return arrays
 
 
@@ -140,8 +137,7 @@ class _Matches:
         order = np.argsort(place)
         row = table["row"][order].astype(np.int64)
         ends = np.cumsum(tally.tables[IMAGE]["detections"], dtype=np.int64)
-        starts = np.concatenate([[0], ends])
-        first = starts[np.searchsorted(ends, row, "right")]
+        first = np.concatenate([[0], ends])[np.searchsorted(ends, row, "right")]
         label = detections["label"]
         early = [
             (row - limit < first) | (label[np.maximum(row - limit, 0)] != label[row])
@@ -157,54 +153,71 @@ class _Matches:
         )
 
 
+class _Range:
+    """The matches that matter in one area range."""
+
+    def __init__(self, matches: _Matches, ranking: Ranking, inside: Bools, area: int) -> None:
+        shift = np.uint64(10 * area)
+        counted = (matches.counted >> shift).astype(np.uint16) & _TEN
+        ignored = (matches.ignored >> shift).astype(np.uint16) & _TEN
+        own = inside[matches.place]
+        # what found something counts wherever it lies itself; what is to be ignored never does
+        more, less = np.where(own, 0, counted), np.where(own, ignored, 0)
+        self._used = np.flatnonzero(counted | less)
+        self._counted, self._more = counted[self._used], more[self._used]
+        self._less = less[self._used]
+        self.label = matches.label[self._used]
+        self.score = matches.score[self._used]
+        self.early = [early[self._used] for early in matches.early]
+        so_far = np.concatenate([[0], np.cumsum(inside, dtype=np.int32)])
+        before = so_far[ranking.start[self.label]]
+        self._in_range = so_far[matches.place[self._used] + 1] - before
+        self._classes = len(ranking.start) - 1
+        self._first = _starts(np.bincount(self.label, minlength=self._classes))
+
+    def hits(self, threshold: int) -> _Hits:
+        """The true positives at a threshold."""
+        match = np.flatnonzero(self._counted >> threshold & 1)
+        label = self.label[match]
+        change = (self._more >> threshold & 1).astype(np.int8)
+        change -= (self._less >> threshold & 1).astype(np.int8)
+        changed = np.concatenate([[0], np.cumsum(change, dtype=np.int32)])
+        considered = self._in_range[match] + changed[match + 1]
+        considered -= changed[self._first][label]
+        found = np.bincount(label, minlength=self._classes)
+        number = np.arange(1, len(match) + 1) - _starts(found)[label]
+        return _Hits(match, label, found, number / (considered + _EPSILON))
+
+
 @dataclass(frozen=True, slots=True)
 class _Hits:
-    """The true positives of one area range, by lane, then by falling score."""
+    """The true positives of an area range and a threshold, by class, then by falling score."""
 
-    match: Indices  # its place among the matches
-    lane: Indices  # threshold * K + class
-    number: Indices  # of the true positives of its lane so far, itself included
+    match: Indices  # their places in the range
+    label: Indices
+    found: Indices  # how many each class has, shape (K,)
     precision: Floats
 
 
-def _hits(matches: _Matches, ranking: Ranking, inside: Bools, area: int) -> _Hits:
-    classes = len(ranking.start) - 1
-    so_far = np.concatenate([[0], np.cumsum(inside)])
-    in_range = so_far[matches.place + 1] - so_far[ranking.start[matches.label]]
-    own = inside[matches.place]
-
-    bits = np.arange(10 * area, 10 * area + _T, dtype=np.uint64)[:, None]
-    one = np.uint64(1)
-    counted = (matches.counted >> bits & one).astype(bool)
-    ignored = (matches.ignored >> bits & one).astype(bool)
-    change = (counted & ~own).astype(np.int8) - (ignored & own).astype(np.int8)
-    changed = np.zeros((_T, len(own) + 1), np.int64)
-    np.cumsum(change, axis=1, out=changed[:, 1:])
-    first = np.searchsorted(matches.label, matches.label)
-    considered = in_range + changed[:, 1:] - changed[:, first]
-
-    threshold, match = np.nonzero(counted)
-    lane = threshold * classes + matches.label[match]
-    number = np.arange(1, len(lane) + 1) - np.searchsorted(lane, lane)
-    precision = number / (considered[threshold, match] + _EPSILON)
-    return _Hits(match, lane, number, precision)
+def _starts(counts: Indices) -> Indices:
+    return np.cumsum(counts) - counts
 
 
 def _read_at_recalls(
-    arrays: Arrays, hits: _Hits, score: Array, truths: Indices, area: int
+    arrays: Arrays, hits: _Hits, score: Array, needed: Indices, cell: tuple[int, int]
 ) -> None:
-    """Write precision and scores where recall reaches the recall points."""
-    lanes, start, found = np.unique(hits.lane, return_index=True, return_counts=True)
-    if not len(lanes):
+    """Write the precision and scores of a threshold and area range at the recall points."""
+    label = np.flatnonzero(hits.found)
+    if not len(label):
         return
-    threshold, label = np.divmod(lanes, len(truths))
-    needed = np.stack([_needed(count) for count in truths[label].tolist()])
-    reached = needed <= found[:, None]
-    at = start[:, None] + np.minimum(needed, found[:, None]) - 1
+    found, start = hits.found[label, None], _starts(hits.found)[label, None]
+    reached = needed[label] <= found
+    at = start + np.minimum(needed[label], found) - 1
     best = np.maximum.reduceat(hits.precision, at.ravel()).reshape(at.shape)
     # before what is not reached is cut off: the last true positive may lie beyond the last recall
     # point that is reached, and still raise it
     best = np.maximum.accumulate(best[:, ::-1], axis=1)[:, ::-1]
+    threshold, area = cell
     arrays.precision[threshold, :, label, area] = np.where(reached, best, 0.0)
     confidence = np.where(reached, score[hits.match[at]], 0.0)
     arrays.scores[threshold, 1:, label, area] = confidence[:, 1:]
@@ -213,5 +226,47 @@ def _read_at_recalls(
 @lru_cache(maxsize=8192)
 def _needed(truths: int) -> Indices:
     """How many of so many objects must be found for each recall point, at least 1."""
-    recall = np.arange(1, truths + 1) / truths
+    recall = np.arange(1, truths + 1) / max(truths, 1)
     return np.searchsorted(recall, RECALL_POINTS, "left") + 1
+
+
+def figures(arrays: Arrays) -> dict[str, float]:
+    """COCO's twelve, by name without the kind, as ``COCOeval.summarize`` has them.
+
+    With a detection limit of 10 or less there are fewer recalls.
+    """
+    at = {name: place for place, name in enumerate(AREAS)}
+    cells = {
+        "AP": arrays.precision[..., at["all"]],
+        "AP50": arrays.precision[:1, ..., at["all"]],
+        "AP75": arrays.precision[5:6, ..., at["all"]],
+    }
+    cells |= {f"AP_{area}": arrays.precision[..., at[area]] for area in AREAS[1:]}
+    cells |= {
+        f"AR{limit}": arrays.recall[..., at["all"], place]
+        for place, limit in enumerate(arrays.limits)
+    }
+    cells |= {f"AR_{area}": arrays.recall[..., at[area], -1] for area in AREAS[1:]}
+    means = {name: _mean(values) for name, values in cells.items()}
+    return {name: mean for name, mean in means.items() if mean is not None}
+
+
+def figures_per_class(arrays: Arrays) -> list[dict[str, float]]:
+    """AP, AP50 and the recall with the greatest limit, of each class; undefined ones absent."""
+    return [
+        {
+            name: mean
+            for name, mean in (
+                ("AP", _mean(arrays.precision[:, :, place, 0])),
+                ("AP50", _mean(arrays.precision[0, :, place, 0])),
+                (f"AR{arrays.limits[-1]}", _mean(arrays.recall[:, place, 0, -1])),
+            )
+            if mean is not None
+        }
+        for place in range(arrays.precision.shape[2])
+    ]
+
+
+def _mean(cells: Floats) -> float | None:
+    defined = cells[cells > -1]
+    return float(np.mean(defined)) if defined.size else None

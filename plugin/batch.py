@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .matching import Floats, Indices
+from .matching import Bools, Floats, Indices
 
 Array = NDArray[Any]
-Bools = NDArray[np.bool_]
 ImageId = int | str | None
 
 
@@ -142,7 +141,7 @@ def read_truths(
         side.images(),
         side.classes(labels),
         side.boxes() if boxes else np.zeros((4, 0)),
-        np.zeros(int(side.counts.sum()), bool) if crowd is None else crowd != 0,
+        np.zeros(sum(side.counts), bool) if crowd is None else crowd != 0,
         area,
     )
 
@@ -172,23 +171,19 @@ class _Side:
         given = self.column("labels")
         if given.size and given.dtype.kind not in "iu":
             self.check("labels", np.ones(len(given), bool), given, "is not an integer")
-        place = np.searchsorted(labels, given)
-        place[place == len(labels)] = 0
-        self.check("labels", labels[place] != given, given, "is no label among the classes")
+        place = _places(labels, given)
+        self.check("labels", place < 0, given, "is no label among the classes")
         return place
 
     def optional(self, field: str, default: float) -> Array | None:
         """One number per row, ``default`` in images that lack it; ``None`` where all lack it."""
         values = [one.get(field) for one in self._dicts]
-        if all(value is None for value in values):
+        lacking = [place for place, value in enumerate(values) if value is None]
+        if len(lacking) == len(values):
             return None
-        return self.column(
-            field,
-            [
-                np.full(count, default) if value is None else value
-                for value, count in zip(values, self.counts.tolist(), strict=True)
-            ],
-        )
+        for place in lacking:
+            values[place] = np.full(self.counts[place], default)
+        return self.column(field, values)
 
     def column(self, field: str, values: Sequence[Any] | None = None) -> Array:
         """One number per row."""
@@ -197,8 +192,9 @@ class _Side:
         arrays = _arrays(values)
         if any(array.ndim != 1 or array.dtype.kind not in "biuf" for array in arrays):
             wrong = [as_array(value).ndim != 1 for value in values]
-            raise self._error(wrong.index(True) if True in wrong else 0, field, "must be numbers")
-        return np.concatenate(arrays) if len(arrays) != 1 else arrays[0]
+            place = wrong.index(True) if True in wrong else 0
+            raise self._error(place, field, "must be one number per object")
+        return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
 
     def boxes(self) -> Floats:
         """All boxes as x, y, width, height, shape (4, rows)."""
@@ -207,18 +203,18 @@ class _Side:
         values = self._values(field)
         self._same_length(field, values)
         arrays = _arrays(values)
-        for array in arrays:
-            if array.size and (array.ndim != 2 or array.shape[1] != 4):
-                shapes = [as_array(value).shape for value in values]
-                place = next(at for at, shape in enumerate(shapes) if shape[1:] != (4,))
-                raise self._error(place, field, f"has shape {shapes[place]}, not (n, 4)")
-        rows = np.concatenate([_sized(array, corners) for array in arrays] or [np.zeros((0, 4))])
-        if not (np.isfinite(rows).all() and (rows[:, 2:] >= 0).all()):
+        if any(array.size and array.shape[1:] != (4,) for array in arrays):
+            shapes = [as_array(value).shape for value in values]
+            place = next(at for at, shape in enumerate(shapes) if shape[1:] != (4,))
+            raise self._error(place, field, f"has shape {shapes[place]}, not (n, 4)")
+        sized = [_sized(array, corners) for array in arrays]
+        boxes = np.concatenate(sized, axis=1) if len(sized) > 1 else sized[0]
+        if not (np.isfinite(boxes).all() and (boxes[2:] >= 0).all()):
             given = np.concatenate([as_array(value).reshape(-1, 4) for value in values])
-            self.check(field, ~np.isfinite(rows).all(axis=1), given, "is not finite")
+            self.check(field, ~np.isfinite(boxes).all(axis=0), given, "is not finite")
             problem = "has x2 < x1 or y2 < y1" if corners else "has a width or height below 0"
-            self.check(field, (rows[:, 2:] < 0).any(axis=1), given, problem)
-        return np.ascontiguousarray(rows.T)
+            self.check(field, (boxes[2:] < 0).any(axis=0), given, problem)
+        return boxes
 
     def check(self, field: str, wrong: Bools, values: Array, problem: str) -> None:
         """Raise for the first row that is wrong, if any."""
@@ -226,7 +222,7 @@ class _Side:
             return
         row = int(np.argmax(wrong))
         place = int(np.searchsorted(np.cumsum(self.counts), row, "right"))
-        within = row - int(self.counts[:place].sum())
+        within = row - sum(self.counts[:place])
         raise self._error(place, field, f"entry {within}, {values[row].tolist()!r}, {problem}")
 
     def _values(self, field: str) -> list[Any]:
@@ -236,48 +232,62 @@ class _Side:
                 raise self._error(place, field, "is missing")
         return values
 
-    def _lengths(self, field: str, values: Sequence[Any]) -> Indices:
+    def _lengths(self, field: str, values: Sequence[Any]) -> list[int]:
         try:
-            return np.array([len(value) for value in values], np.int64)
+            return [value.shape[0] for value in values]
+        except (AttributeError, IndexError):  # lists, or no sequence at all
+            pass
+        try:
+            return [len(value) for value in values]
         except TypeError:
-            place = [np.ndim(as_array(value)) for value in values].index(0)
+            place = [as_array(value).ndim for value in values].index(0)
             raise self._error(place, field, "must have one entry per object") from None
 
     def _same_length(self, field: str, values: Sequence[Any]) -> None:
         lengths = self._lengths(field, values)
-        for place in np.flatnonzero(lengths != self.counts).tolist():
-            raise self._error(
-                place, field, f"has {lengths[place]} entries for {self.counts[place]} labels"
-            )
+        if lengths != self.counts:
+            pairs = list(zip(lengths, self.counts, strict=True))
+            place = next(at for at, (length, count) in enumerate(pairs) if length != count)
+            length, count = pairs[place]
+            raise self._error(place, field, f"has {length} entries for {count} labels")
 
     def _error(self, place: int, field: str, problem: str) -> ValueError:
         name = image_name(self._ids[place], place)
         return ValueError(f"{name}, {self._word} {field}: {problem}")
 
 
+def _places(labels: Indices, given: Array) -> Indices:
+    """Each one's place among the ascending ``labels``, -1 where it is none of them."""
+    if labels[-1] < 1 << 16:  # a table is faster than a search
+        table = np.full(labels[-1] + 3, -1)
+        table[labels + 1] = np.arange(len(labels))
+        return table.take(given.astype(np.int64, copy=False) + 1, mode="clip")
+    place = np.minimum(np.searchsorted(labels, given), len(labels) - 1)
+    return np.where(labels[place] == given, place, -1)
+
+
 def _arrays(values: Sequence[Any]) -> list[Array]:
-    """The values in NumPy; as a single array where they are tensors of one type."""
+    """The values in NumPy, one at least; as a single array where they are tensors of one type."""
     torch = sys.modules.get("torch")  # whoever passes tensors has imported it
-    if torch and all(isinstance(value, torch.Tensor) for value in values):
+    if torch and all([isinstance(value, torch.Tensor) for value in values]):
         if len({value.dtype for value in values}) == 1:
             try:
-                return [as_array(torch.cat(tuple(values)))]
+                return [as_array(torch.cat(values))]
             except RuntimeError:  # of several shapes or devices
                 pass
-    arrays = [as_array(value) for value in values]
     # an empty list has no type of its own: what it is joined with decides
-    return [array for array in arrays if array.size] or [np.zeros(0)]
+    return [array for array in map(as_array, values) if array.size] or [np.zeros(0)]
 
 
 def _sized(boxes: Array, corners: bool) -> Floats:
-    """Boxes as x, y, width, height in float64."""
+    """Boxes as x, y, width, height in float64, shape (4, rows)."""
     if not boxes.size:
-        return np.zeros((0, 4))
+        return np.zeros((4, 0))
     if boxes.dtype.kind != "f" or boxes.dtype.itemsize < 4:
         boxes = boxes.astype(np.float32 if boxes.dtype.kind == "f" else np.float64)
+    columns = boxes.T.copy()
     if corners:
         # in the type given, as torchvision's COCO evaluator does it, and only then in float64
-        boxes = boxes.copy()
         with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is told later
-            boxes[:, 2:] -= boxes[:, :2]
-    return boxes.astype(np.float64)
+            columns[2:] -= columns[:2]
+    return columns.astype(np.float64)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .pixels import as_pixels, label_range, valid_pixels, wrong_label
+from .pixels import as_pixels, label_range, valid_pixels, waits, wrong_label
 
 _NOWHERE = -100
 """The label of pixels that do not count, once prepared."""
@@ -133,7 +133,7 @@ def _prepared(logits: Any, targets: Any, ignore_index: int | None) -> tuple[Tens
     classes = logits.shape[1]
     valid = valid_pixels(labels, classes, ignore_index)
     wrong = (~valid if ignore_index is None else ~valid & (labels != ignore_index)).any()
-    if wrong.device.type == "cpu" and wrong:
+    if not waits(wrong) and wrong:
         for image, (lowest, highest) in enumerate(label_range(labels, ignore_index).tolist()):
             if fault := wrong_label(lowest, highest, classes, ignore_index):
                 raise ValueError(f"image {image} of the batch: {fault}")

@@ -111,7 +111,7 @@ def report(score: LoopCallback, plan: Plan, console: Console) -> None:
     """Print the final losses and figures, and the command that shows the curves."""
     run = score.run
     assert run is not None
-    table = Table(title=f"{run.identity.group} {run.identity.backbone} on {run.dataset}")
+    table = Table(title=f"{run.identity} on {run.dataset}")
     for column in ("measure", "test set, last", "best"):
         table.add_column(column, justify="left" if column == "measure" else "right")
     metrics = [m.name for m in documented(run.task) if m.kind == "metric"]

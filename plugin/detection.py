@@ -25,7 +25,17 @@ from .batch import Detections, ImageId, Truths, image_ids, read_detections, read
 from .confusion import Confusion, confuse
 from .curves import BestF1s, Curves, best_f1s, curves
 from .masks import Patches
-from .matching import ALL_AREAS, Floats, Indices, Pairs, box_overlaps, match, outside, pair, sort_rows
+from .matching import (
+    ALL_AREAS,
+    Floats,
+    Indices,
+    Pairs,
+    box_overlaps,
+    match,
+    outside,
+    pair,
+    sort_rows,
+)
 from .metric import NO_CLASS, Classes, class_names
 from .regions import measure_masks
 from .tally import DETECTION, IMAGE, TRUTH, Table, Tally, joined
@@ -171,9 +181,7 @@ class DetectionMetrics:
         """AP, AP50 and recall by class name and catalogue name; what is undefined is absent."""
         result: dict[str, dict[str, float]] = {name: {} for name in self._names.values()}
         for kind in self.kinds:
-            for name, found in zip(
-                result, figures_per_class(self.arrays(kind)), strict=True
-            ):
+            for name, found in zip(result, figures_per_class(self.arrays(kind)), strict=True):
                 result[name] |= {f"{kind}_{figure}": value for figure, value in found.items()}
         return result
 
@@ -182,9 +190,7 @@ class DetectionMetrics:
         kind = self._kind(kind)
         if kind not in self._arrays:
             tally, ranking = self._ranked()
-            self._arrays[kind] = accumulate(
-                tally, ranking, kind, len(self._names), self._limits
-            )
+            self._arrays[kind] = accumulate(tally, ranking, kind, len(self._names), self._limits)
         return self._arrays[kind]
 
     def curves(self, iou: float = 0.5, kind: Kind | None = None) -> Curves:
@@ -276,13 +282,11 @@ class DetectionMetrics:
 
     def _unseen(self, ids: Sequence[ImageId]) -> list[int]:
         """The places of the images that are new, each id once."""
-        new = set(self._seen)
-        fresh = []
+        new: dict[Any, int] = {}
         for place, image_id in enumerate(ids):
-            if image_id is None or image_id not in new:
-                fresh.append(place)
-                new.add(image_id)
-        return fresh
+            if image_id is None or image_id not in self._seen:
+                new.setdefault(("no id", place) if image_id is None else image_id, place)
+        return list(new.values())
 
     def _add(self, part: Tally) -> None:
         self._parts.append(part)
@@ -334,7 +338,9 @@ class DetectionMetrics:
                 )
             pairs, iou, area, truth_area = found
             if wide:
-                tables["confusion"] = confuse(pairs, iou, image, tables, truths)
+                tables["confusion"] = confuse(
+                    pairs, iou, detections.score[rows], truths, len(self._names)
+                )
                 same = np.flatnonzero(label[pairs.detection] == truths.label[pairs.truth])
                 pairs, iou = Pairs(pairs.detection[same], pairs.truth[same]), iou[same]
             if truths.area is not None:

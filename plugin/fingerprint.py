@@ -80,8 +80,8 @@ def detection_content(target: Mapping[str, Any], names: Mapping[int, str]) -> by
             they are given ``iscrowd`` (N,) and ``area`` (N,).
         names: the classes by label.
 
-    Boxes are rounded to 0.01 px and areas to six digits, 0.01 px² at the finest: float32 noise of
-    a resize and back is smaller. The objects' order does not count.
+    Boxes are rounded to 0.01 px and areas to 0.01 px², from 10,000 px² on to 1 px²: float32 noise
+    of a resize and back is smaller. The objects' order does not count.
     """
     boxes = as_array(target["boxes"]).reshape(-1, 4).astype(np.float64)
     count = len(boxes)
@@ -93,7 +93,7 @@ def detection_content(target: Mapping[str, Any], names: Mapping[int, str]) -> by
         [_name_number(names[int(label)]) for label in labels],
         crowd.astype(np.int64),
         np.rint(boxes * 100),
-        np.rint(_six_digits(area) * 100),
+        _rounded_area(area),
     ]).astype(np.int64)  # fmt: skip
     return rows[np.lexsort(rows.T)].tobytes() if count else b""
 
@@ -113,12 +113,10 @@ def as_array(values: Any) -> np.ndarray[Any, Any]:
     return np.asarray(values)
 
 
-def _six_digits(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Float32 noise of a resize and back is below the sixth digit."""
-    values = values.astype(np.float64)
-    grain = 10.0 ** np.maximum(np.floor(np.log10(np.maximum(np.abs(values), 1.0))) - 5, -2)
-    rounded: np.ndarray[Any, Any] = np.rint(values / grain) * grain
-    return rounded
+def _rounded_area(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """In 0.01 px², large ones in whole px²: so float32 noise of a resize and back is no change."""
+    rounded: np.ndarray[Any, Any] = np.rint(values.astype(np.float64) * 100)
+    return np.where(rounded < 1_000_000, rounded, np.rint(rounded / 100) * 100)
 
 
 @cache

@@ -9,7 +9,7 @@ from typing import Any
 
 from .names import legal
 
-SIZE = re.compile(r"([1-9][0-9]{0,4})(?:\s*[xX×]\s*([1-9][0-9]{0,4}))?")
+SIZE = re.compile(r"([1-9][0-9]{0,4})(?:\s*[xX\u00d7]\s*([1-9][0-9]{0,4}))?")
 EXAMPLE = 'identity=Identity(algorithm="RetinaNet", input_size="640x640")'
 
 
@@ -101,8 +101,8 @@ class Identity:
     def parse(cls, name: str) -> Identity:
         """What the name of a model says, as people write them.
 
-        Never raises: a field that the name does not say, or says in two ways, is ``""`` (`missing`),
-        and such an identity has no `group`. ``dataclasses.replace`` adds what is known.
+        Never raises: a field that the name does not say, or says in two ways, is ``""``
+        (`missing`), and such an identity has no `group`. ``dataclasses.replace`` adds what is known.
 
         >>> Identity.parse("ssd_mobilenet_v2_640x640")
         Identity(algorithm='SSD', input_size='640x640', backbone='MobileNetV2')

@@ -1,30 +1,77 @@
-"""Which backbone a torchvision module is, told from its layers: they cannot be misnamed."""
+"""Which backbone it is, told from its build: layers and their numbers cannot be misnamed.
+
+A network whose numbers stand in no table (a tiny one for a test, an own design) has no name here.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from .backbones import backbone
 
-BLOCKS = {
-    ("BasicBlock", (2, 2, 2, 2)): "18",
-    ("BasicBlock", (3, 4, 6, 3)): "34",
-    ("Bottleneck", (3, 4, 6, 3)): "50",
-    ("Bottleneck", (3, 4, 23, 3)): "101",
-    ("Bottleneck", (3, 8, 36, 3)): "152",
+RESNET = {
+    ("basic", (2, 2, 2, 2)): "18",
+    ("basic", (3, 4, 6, 3)): "34",
+    ("bottleneck", (3, 4, 6, 3)): "50",
+    ("bottleneck", (3, 4, 23, 3)): "101",
+    ("bottleneck", (3, 8, 36, 3)): "152",
 }
-"""Depth of a ResNet by its kind of block and their number in each layer (He et al. 2015, table 1)."""
+"""Depth by the kind of block and their number in each layer (He et al. 2015, table 1)."""
 
 VGG = {6: "VGG-11", 8: "VGG-13", 10: "VGG-16", 12: "VGG-19"}
 """By the convolutions before the fourth pooling, where SSD cuts it."""
 
-MOBILE = {
+MOBILENET = {
     ("mobilenetv2", 17): "MobileNetV2",
     ("mobilenetv3", 15): "MobileNetV3-Large",
+    ("mobilenetv3", 14): "MobileNetV3-Large",  # SSDlite takes one block apart
     ("mobilenetv3", 11): "MobileNetV3-Small",
+    ("mobilenetv3", 10): "MobileNetV3-Small",
 }
 """By the file of torchvision that the inverted residuals come from, and their number."""
+
+PYRAMIDS = {
+    ("swin", 96, (2, 2, 6, 2)): "Swin-Tiny",
+    ("swin", 96, (2, 2, 18, 2)): "Swin-Small",
+    ("swin", 128, (2, 2, 18, 2)): "Swin-Base",
+    ("swin", 192, (2, 2, 18, 2)): "Swin-Large",
+    ("convnext", 96, (3, 3, 9, 3)): "ConvNeXt-Tiny",
+    ("convnext", 96, (3, 3, 27, 3)): "ConvNeXt-Small",
+    ("convnext", 128, (3, 3, 27, 3)): "ConvNeXt-Base",
+    ("convnext", 192, (3, 3, 27, 3)): "ConvNeXt-Large",
+    ("convnext", 256, (3, 3, 27, 3)): "ConvNeXt-XLarge",
+    ("mit", 32, (2, 2, 2, 2)): "MiT-B0",
+    ("mit", 64, (2, 2, 2, 2)): "MiT-B1",
+    ("mit", 64, (3, 4, 6, 3)): "MiT-B2",
+    ("mit", 64, (3, 4, 18, 3)): "MiT-B3",
+    ("mit", 64, (3, 8, 27, 3)): "MiT-B4",
+    ("mit", 64, (3, 6, 40, 3)): "MiT-B5",
+    ("mobilevit", 144, ()): "MobileViT-Small",
+    ("mobilevit", 96, ()): "MobileViT-X-Small",
+    ("mobilevit", 64, ()): "MobileViT-XX-Small",
+}
+"""By the kind, the width of the first stage and the blocks in each stage."""
+
+VIT = {
+    (192, 12): "Tiny",
+    (384, 12): "Small",
+    (768, 12): "Base",
+    (1024, 24): "Large",
+    (1280, 32): "Huge",
+}
+"""Size of a plain transformer by its width and its layers."""
+
+
+def resnet(block: str, counts: tuple[int, ...]) -> str:
+    """The depth as text, also of a ResNet that is cut after its third layer; "" if unknown."""
+    depths = {
+        depth
+        for (kind, whole), depth in RESNET.items()
+        if kind == block.lower().removesuffix("block") and whole[: len(counts)] == counts
+    }
+    return depths.pop() if len(depths) == 1 else ""
 
 
 def trunk(module: Any) -> str:
@@ -38,24 +85,17 @@ def trunk(module: Any) -> str:
 
 
 def _resnet(body: Any) -> str:
-    """A ResNet, ResNeXt or Wide ResNet, whole or cut after its third layer (C4)."""
+    """A ResNet, ResNeXt or Wide ResNet of torchvision."""
     layers = [getattr(body, f"layer{n}", None) for n in (1, 2, 3, 4)]
-    if any(layer is None for layer in layers[:3]):
-        return ""
     layers = [layer for layer in layers if layer is not None]
-    counts, block = tuple(len(layer) for layer in layers), layers[0][0]
-    depths = {
-        depth
-        for (kind, whole), depth in BLOCKS.items()
-        if kind == type(block).__name__ and whole[: len(counts)] == counts
-    }
-    if len(depths) != 1:
+    if len(layers) < 3 or not hasattr(layers[0][0], "conv2"):
         return ""
-    (depth,) = depths
+    block = layers[0][0]
+    depth = resnet(type(block).__name__, tuple(len(layer) for layer in layers))
     groups, width = block.conv2.groups, block.conv2.out_channels
     if groups > 1:
-        return backbone(f"resnext{depth} {groups}x{width // groups}d")
-    return backbone(f"wideresnet{depth}2" if width == 128 else f"resnet{depth}")
+        return backbone(f"resnext{depth} {groups}x{width // groups}d") if depth else ""
+    return backbone(f"wideresnet{depth}2" if width == 128 else f"resnet{depth}") if depth else ""
 
 
 def _vgg(body: Any) -> str:
@@ -71,4 +111,58 @@ def _mobilenet(body: Any) -> str:
         for layer in body.modules()
         if type(layer).__name__ == "InvertedResidual"
     )
-    return MOBILE.get(next(iter(residuals.items()), ("", 0)), "")
+    return MOBILENET.get(next(iter(residuals.items()), ("", 0)), "")
+
+
+def hugging_face(config: Any) -> str:
+    """The backbone that a Transformers configuration of one describes; "" if it is no known one."""
+    kind = str(getattr(config, "model_type", ""))
+    depths = tuple(getattr(config, "depths", None) or ())
+    widths = getattr(config, "hidden_sizes", None) or [getattr(config, "embed_dim", 0)]
+    if kind == "timm_backbone":
+        return backbone(str(config.backbone).partition(".")[0])
+    if kind in {"resnet", "rt_detr_resnet"}:
+        depth = resnet(config.layer_type, depths)
+        return backbone(f"resnet{depth}{'vd' if kind != 'resnet' else ''}") if depth else ""
+    if kind in {"mobilenet_v1", "mobilenet_v2"}:
+        return backbone(f"{kind}_{config.depth_multiplier}")
+    vit = VIT.get((getattr(config, "hidden_size", 0), getattr(config, "num_hidden_layers", 0)))
+    if kind in PLAIN_TRANSFORMERS and vit:
+        return PLAIN_TRANSFORMERS[kind].format(vit)
+    return PYRAMIDS.get((PYRAMID_KINDS.get(kind, kind), widths[0], depths)) or backbone(kind)
+
+
+PYRAMID_KINDS = {"segformer": "mit", "maskformer-swin": "swin", "donut-swin": "swin"}
+"""Transformers' word for a pyramid, where it is another than ours."""
+
+PLAIN_TRANSFORMERS = {
+    "yolos": "DeiT-{}",
+    "beit": "BEiT-{}",
+    "dpt": "ViT-{}",
+    "vit": "ViT-{}",
+    "eomt": "ViT-{}",
+    "vitdet": "ViT-{}",
+    "dinov2": "DINOv2-{}",
+    "rf_detr_dinov2": "DINOv2-{}",
+}
+"""Transformers' word for a plain transformer, and ours."""
+
+
+def open_mmlab(config: Mapping[str, Any]) -> str:
+    """The backbone that an OpenMMLab configuration of one describes; "" if it is no known one."""
+    kind = str(config.get("type", "")).rpartition(".")[2]
+    depth = config.get("depth", "")
+    if kind == "ResNeXt":
+        return backbone(f"resnext{depth}{config.get('groups', 1)}x{config.get('base_width', 4)}d")
+    if kind in {"ResNet", "ResNetV1c", "ResNetV1d"}:  # c and d alter the stem, not the name
+        return backbone(f"resnet{depth}")
+    if kind == "SSDVGG":
+        return backbone(f"vgg{depth}")
+    width = config.get("embed_dims", config.get("embed_dim", 0))
+    depths = tuple(config.get("depths") or config.get("num_layers") or ()) if width else ()
+    named = PYRAMIDS.get((OPEN_MMLAB.get(kind, ""), width, depths))
+    return named or backbone(f"{kind}{config.get('arch', depth)}") or backbone(kind)
+
+
+OPEN_MMLAB = {"SwinTransformer": "swin", "MixVisionTransformer": "mit"}
+"""OpenMMLab's word for a pyramid."""

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco
 
-from .batch import Array, Bools, as_array
-from .matching import Floats, Indices, Pairs, Words
+from .batch import Array, as_array
+from .matching import Bools, Floats, Indices, Pairs, Words
 
 Size = tuple[int, int]
 """Height and width, in pixels."""

@@ -25,6 +25,7 @@ Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 Words = NDArray[np.uint64]
 Bytes = NDArray[np.uint8]
+Bools = NDArray[np.bool_]
 
 IOU_THRESHOLDS: Floats = np.linspace(0.5, 0.95, 10)
 """COCO's ten, in float64: in float32 an IoU of exactly 3/5 would miss 0.6."""
@@ -114,7 +115,7 @@ def pair(detection_group: Indices, truth_group: Indices) -> Pairs:
 
 
 def box_overlaps(
-    pairs: Pairs, detections: Floats, truths: Floats, crowd: NDArray[np.bool_]
+    pairs: Pairs, detections: Floats, truths: Floats, crowd: Bools
 ) -> tuple[Pairs, Floats]:
     """The pairs whose boxes overlap, and their IoU; with a crowd, the share of the detection.
 
@@ -138,7 +139,7 @@ def box_overlaps(
     return Pairs(detection, truth), shared / union
 
 
-def match(pairs: Pairs, iou: Floats, truth_outside: Bytes, crowd: NDArray[np.bool_]) -> Matches:
+def match(pairs: Pairs, iou: Floats, truth_outside: Bytes, crowd: Bools) -> Matches:
     """Match every detection of a batch as COCO does, in all forty cases.
 
     Args:
@@ -174,7 +175,7 @@ def match(pairs: Pairs, iou: Floats, truth_outside: Bytes, crowd: NDArray[np.boo
 
 
 def _match_stars(
-    detection: Indices, truth: Indices, reached: Indices, ignore: Words, crowd: NDArray[np.bool_]
+    detection: Indices, truth: Indices, reached: Indices, ignore: Words, crowd: Bools
 ) -> Matches:
     """Match objects whose detections overlap no other; pairs by object, then by score."""
     furthest = np.maximum.accumulate(truth << 4 | reached)

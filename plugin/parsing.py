@@ -12,29 +12,31 @@ from dataclasses import dataclass
 from .backbones import backbones
 from .families import MEANT, algorithms, key, scales, spelled
 
-PLAIN = frozenset(
-    """
-    fpn nasfpn bifpn pafpn panfpn fpnlite dc5 c4 neck head backbone caffe gn bn syncbn dcn dcnv2
-    coco mscoco coco14 coco17 voc pascal voc07 voc12 ade ade20k cityscapes lvis objects365 o365
-    openimages camvid kitti drive stare mapillary imagenet in1k in21k in22k
-    tf tf1 tf2 tensorflow keras torch pytorch torchvision paddle gluon mxnet onnx openvino tao timm
-    detectors smp segmentation models model detectron2 d2 mmdet mmseg ultralytics hf facebook
-    detection detect det seg segm sem semantic instance panoptic pose obb cls keypoint keypoints ins
-    object objects image tiny
-    my our the a an new best last final baseline default test train training trained pretrained
-    finetuned finetune pre scratch run exp experiment v u
-    """.split()
+PLAIN = set(
+    " ".join(
+        (
+            "fpn nasfpn bifpn pafpn panfpn fpnlite dc5 c4 neck head backbone caffe gn bn syncbn",
+            "coco mscoco voc pascal ade cityscapes lvis openimages camvid kitti drive imagenet",
+            "tf tensorflow keras torch pytorch torchvision paddle gluon mxnet onnx openvino timm",
+            "smp mmdet mmseg detectron ultralytics hf facebook nvidia microsoft google detectors",
+            "segmentation detection detect det seg segm sem semantic instance panoptic pose obb",
+            "keypoint keypoints ins object objects image model models tiny",
+            "my our the a an new best last final baseline default test train training trained",
+            "pretrained pre finetuned finetune scratch run exp experiment v u",
+        )
+    ).split()
 )
 """Words that say nothing of the algorithm. Any other word right before an algorithm may name a kin
 of it ("anchor detr", "attention unet"): there a name is left unsure."""
 
-OTHER = words_of("3d rotated oriented face lstm world worldv")
+OTHER = {"3d", "rotated", "oriented", "face", "lstm", "world", "worldv"}
 """Words after an algorithm that make another one of it ("yolov8s-world")."""
 
-NO_SIZE = frozenset(
-    "epoch epochs ep iter iters iteration step steps bs batch seed fold id run exp queries q".split()
-)
+NO_SIZE = {"epoch", "epochs", "ep", "iter", "iters", "step", "steps", "bs", "batch", "seed", "r"}
 """Words before a number that is no size."""
+
+SIZE = {"img", "imgsz", "image", "size", "input", "res", "crop"}
+"""Words that a size may be glued to."""
 
 LONGEST = 9
 """Words in a spelling; "Faster R-CNN" has three."""
@@ -46,6 +48,8 @@ SQUARES = range(96, 4097)
 """Pixels where one number is given."""
 
 YEARS = range(1990, 2040)
+
+FOLDER = re.compile(r"[/\\](?=\S)")
 
 OWN = re.compile(r"(.+?) ([1-9][0-9]{0,4}x[1-9][0-9]{0,4})(?: (.+))?")
 """The layout of ``str(Identity(...))``."""
@@ -90,12 +94,12 @@ def parse(name: str) -> dict[str, str]:
     own = OWN.fullmatch(name)
     if own and _is_own(own[1], own[3] or ""):
         return {"algorithm": own[1], "input_size": own[2], "backbone": own[3] or ""}
-    words = split(re.split(r"[/\\]", name.strip().rstrip("/\\"))[-1])
+    words = split(FOLDER.split(name.strip().rstrip("/\\"))[-1])
     trunks = list(_spelled(words, backbones(), _nothing_follows))
     families = [
         span
         for span in _spelled(words, algorithms(), _size_or_scale_follows)
-        if not algorithms()[span.key].whole or span.stop - span.start == len(words)
+        if not algorithms()[span.key].whole or _leads(span, words, trunks)
     ]
     algorithm, backbone = _algorithm(words, families, trunks), _backbone(words, families, trunks)
     if algorithm == "SSD" and backbone.startswith("ResNet-") and Word("fpn") in words:
@@ -173,6 +177,12 @@ def _algorithm(words: Words, families: list[Span], trunks: list[Span]) -> str:
     return next(iter(names)) if len(names) == 1 else ""
 
 
+def _leads(span: Span, words: Words, trunks: list[Span]) -> bool:
+    """Whether a common word stands as an algorithm does: alone, or first before a backbone."""
+    alone = span.stop - span.start == len(words)
+    return alone or (span.start == 0 and any(trunk.start == span.stop for trunk in trunks))
+
+
 def _is_plain(words: Words, span: Span, spans: list[Span]) -> bool:
     """Whether the neighbours of an algorithm leave it what it is."""
     after = range(span.stop, len(words))
@@ -217,6 +227,8 @@ def _rectangle(words: Words) -> str:
     for at, word in enumerate(words):
         after = words[at + 1 : at + 5]
         by = len(after) > 1 and after[0].text == "x" and word.number in SIDES
+        if at > 1 and words[at - 1].text == "x" and words[at - 2].number in SIDES:
+            continue
         if by and after[1].number in SIDES:
             if _ends_size(after[2:]):
                 found.add((word.number, after[1].number))
@@ -237,7 +249,7 @@ def _ends_size(rest: Words) -> bool:
 def _square(words: Words, spans: list[Span]) -> str:
     """A size given as one number, "ssd512", "img640"; "" where there is none, or several."""
     found = set()
-    for at, word in enumerate(words):
+    for at, word in enumerate(words if spans else ()):  # a number alone is any number
         covered = any(span.start <= at < span.stop for span in spans)
         follows = any(span.stop == at for span in spans)
         if not covered and _is_square(words, at, glued=follows):
@@ -254,7 +266,7 @@ def _is_square(words: Words, at: int, glued: bool = False) -> bool:
     if word.number not in SQUARES or word.number in YEARS or before in NO_SIZE:
         return False
     after = words[at + 1] if at + 1 < len(words) else Word("")
-    named = before in {"img", "imgsz", "image", "size", "input", "res", "crop"}
+    named = before in SIZE
     return (not word.glued or glued or named) and (not after.glued or after.text == "px")
 
 

@@ -56,6 +56,11 @@ def _as_tensor(values: Any) -> Tensor:
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
+def waits(tensor: Tensor) -> bool:
+    """Whether to read a value of it would make the training wait for its device."""
+    return tensor.device.type != "cpu"
+
+
 def valid_pixels(labels: Tensor, classes: int, ignore_index: int | None) -> Tensor:
     """Which pixels count: a mask of those that bear a class and not ``ignore_index``."""
     valid = (labels >= 0) & (labels < classes)

@@ -248,22 +248,16 @@ class Run:
             for name in (self.dataset, *self.names.values())
             if legal(name) != name
         }
-        size = legal(identity.input_size)
         return Opening(
             id=self.id,
-            name=f"{identity.group} {identity.backbone}".strip(),
+            name=str(identity),
             experiment=legal(self._experiment),
-            folder=f"{dataset}/{algorithm}/{size}/{backbone}-{self.id[:8]}",
+            folder=f"{dataset}/{algorithm}/{identity.input_size}/{backbone}-{self.id[:8]}",
             tags={f"boxscore.{name}": value for name, value in facts.items()}
             | {"boxscore.run": self.id, "boxscore.regularization": self._decay}
             | originals,
             params=dict(list(facts.items())[:5]),
         )
-
-    @property
-    def group(self) -> str:
-        """The identity's group as it stands in names."""
-        return f"{legal(self.identity.algorithm)} {legal(self.identity.input_size)}"
 
     # how values become points
 
@@ -289,11 +283,11 @@ class Run:
     def _loss_points(self, losses: Losses, split: str, step: int) -> list[Point]:
         now = time.time()
         points = [
-            Point(name, value, step, split, now, f"loss {self.group}")
+            Point(name, value, step, split, now, f"loss {self.identity.group}")
             for name, value in losses.measures.items()
         ]
         points += [
-            Point(legal(name), value, step, split, now, f"native {self.group}")
+            Point(legal(name), value, step, split, now, f"native {self.identity.group}")
             for name, value in losses.natives.items()
         ]
         if split == "train" and self._optimizer is not None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .metric import Classes, class_names
-from .pixels import as_pixels, label_range, valid_pixels, wrong_label
+from .pixels import as_pixels, label_range, valid_pixels, waits, wrong_label
 from .thresholds import PER_256, THRESHOLDS, places
 
 _AT_ONCE = 2**19
@@ -98,21 +98,20 @@ class SegmentationMetrics:
         classes = len(self.classes)
         if logits.shape[1] != classes:
             raise ValueError(
-                f"logits of shape {tuple(np.shape(predictions))} for {classes} classes "
-                f"({', '.join(list(self.classes.values())[:5])}{', …' if classes > 5 else ''}); C is "
+                f"logits are {tuple(np.shape(predictions))} for {classes} classes "
+                f"({', '.join([*self.classes.values()][:5])}{', …' if classes > 5 else ''}); C is "
                 "the number of classes, background included, or 1 for two"
             )
         if not labels.numel():
             return
         extremes = _extremes(logits, labels, self.ignore_index)
-        if extremes.device.type == "cpu":
+        if waits(logits):
+            self._unread.append(extremes)
+            sound = extremes.isfinite() & (extremes[:, :1] >= 0) & (extremes[:, 1:2] < classes)
+            counts = _count(logits, labels, self.ignore_index) * sound.all()
+        else:
             self._refuse(extremes)
             counts = _count(logits, labels, self.ignore_index)
-        else:
-            self._unread.append(extremes)
-            sound = extremes.isfinite().all() & (extremes[:, 0] >= 0).all()
-            sound &= (extremes[:, 1] < classes).all()
-            counts = _count(logits, labels, self.ignore_index) * sound
         self._counts = self._counts.to(counts.device) + counts
 
     def merge(self, other: Self) -> None:
@@ -317,7 +316,7 @@ def _count_part(logits: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
 
 def _tally(values: Tensor, size: int) -> Tensor:
     """How often each of 0..size-1 occurs; on a GPU without waiting, as bincount would."""
-    if values.device.type == "cpu":
+    if not waits(values):
         return torch.bincount(values, minlength=size)
     counts = torch.zeros(size, dtype=torch.int64, device=values.device)
     return counts.scatter_add_(0, values.long(), torch.ones_like(values, dtype=torch.int64))

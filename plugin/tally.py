@@ -69,6 +69,41 @@ class Tally:
             tables[name] = kept | {"row": row[row >= 0].astype(np.uint32)}
         return Tally([self.ids[place] for place in places.tolist()], tables)
 
+    def columns(self) -> dict[str, Array]:
+        """The columns as ``table.column``."""
+        return {
+            f"{name}.{column}": values
+            for name, table in self.tables.items()
+            for column, values in table.items()
+        }
+
+    @classmethod
+    def of(cls, ids: list[ImageId], columns: Mapping[str, Array], like: Tally) -> Tally:
+        """Put together what `columns` took apart, and check that it can be a tally such as ``like``.
+
+        Raises:
+            KeyError: if a column is missing.
+            ValueError: if types or lengths do not fit.
+        """
+        tables = {
+            name: {column: columns[f"{name}.{column}"] for column in table}
+            for name, table in like.tables.items()
+        }
+        rows = {
+            IMAGE: len(ids),
+            DETECTION: int(tables[IMAGE]["detections"].sum()),
+            TRUTH: int(tables[IMAGE]["truths"].sum()),
+        }
+        for name, table in tables.items():
+            length = rows.get(name, table["row"].size if "row" in table else 0)
+            for column, values in table.items():
+                kind = like.tables[name][column].dtype.kind
+                if values.shape != (length,) or values.dtype.kind != kind:
+                    raise ValueError(f"the column {name}.{column} does not fit")
+            if "row" in table and table["row"].size and table["row"].max() >= rows[DETECTION]:
+                raise ValueError(f"{name} points at detections that are not there")
+        return cls(ids, tables)
+
     def in_order(self) -> Tally:
         """By ascending image id: numbers, then texts, then images without one as they came."""
         order = sorted(range(len(self.ids)), key=lambda place: _order(self.ids[place]))

@@ -1,0 +1,143 @@
+"""The masks of a batch, image by image: read, measured, and let go before the next image comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .batch import Detections, ImageId, Truths, as_array, image_name
+from .masks import (
+    Masks,
+    Packed,
+    Patches,
+    Pixels,
+    Runs,
+    Size,
+    areas,
+    as_runs,
+    pack,
+    packed_overlaps,
+    read_masks,
+    run_overlaps,
+)
+from .matching import Bools, Floats, Indices, Pairs
+
+Dicts = Sequence[Mapping[str, Any]]
+
+
+def measure_masks(
+    pairs: Pairs,
+    predictions: Dicts,
+    targets: Dicts,
+    ids: Sequence[ImageId],
+    detections: Detections,
+    rows: Indices,
+    truths: Truths,
+    patches: Patches,
+) -> tuple[Pairs, Floats, Floats, Floats]:
+    """The pairs whose masks may match, their IoU, and the areas of detections and ground truth.
+
+    Args:
+        pairs: places among ``rows`` and among the ground truth, image by image.
+        predictions: as they came, with ``masks``.
+        targets: likewise.
+        ids: of the images.
+        detections: read from the predictions.
+        rows: the detections that count, image by image.
+        truths: read from the targets.
+        patches: keeps ground truth that was made ready.
+
+    Raises:
+        ValueError: naming image, field and value.
+    """
+    places = np.arange(len(ids) + 1)
+    kept = np.searchsorted(detections.image[rows], places).tolist()
+    first = np.searchsorted(detections.image, places).tolist()
+    objects = np.searchsorted(truths.image, places).tolist()
+    bounds = np.searchsorted(pairs.truth, objects).tolist()
+    area, truth_area = np.zeros(len(rows)), np.zeros(len(truths.image))
+    found, ious = [], []
+    for place, image_id in enumerate(ids):
+        here, there = slice(*kept[place : place + 2]), slice(*objects[place : place + 2])
+        counts = first[place + 1] - first[place], there.stop - there.start
+        seen, given = _read(predictions[place], targets[place], counts, image_id, place)
+        span = slice(*bounds[place : place + 2])
+        local = Pairs(pairs.detection[span] - here.start, pairs.truth[span] - there.start)
+        try:
+            local, iou, area[here], truth_area[there] = _measure(
+                local, seen, rows[here] - first[place], given, truths.crowd[there], patches
+            )
+        except ValueError as error:
+            raise ValueError(f"{image_name(image_id, place)}, masks: {error}") from None
+        found.append(Pairs(local.detection + here.start, local.truth + there.start))
+        ious.append(iou)
+    return _chained(found), np.concatenate([np.zeros(0), *ious]), area, truth_area
+
+
+def _read(
+    prediction: Mapping[str, Any],
+    target: Mapping[str, Any],
+    counts: tuple[int, int],
+    image_id: ImageId,
+    place: int,
+) -> tuple[Masks, Masks]:
+    """One image's masks, of the predictions and of the target."""
+
+    def read(side: str, one: Mapping[str, Any], count: int, size: Size | None) -> Masks:
+        value = one.get("masks")
+        try:
+            if value is None and count:
+                raise ValueError("is missing, and masks=True wants it")
+            masks = Runs([], None, np.zeros(0, np.int64)) if value is None else _sized(value, size)
+            if len(masks) != count:
+                raise ValueError(f"has {len(masks)} entries for {count} labels")
+        except (ValueError, TypeError) as error:
+            name = image_name(image_id, place)
+            raise ValueError(f"{name}, {side} masks: {error}") from None
+        return masks
+
+    seen = read("prediction", prediction, counts[0], None)
+    return seen, read("target", target, counts[1], seen.size or _image_size(target))
+
+
+def _sized(value: Any, size: Size | None) -> Masks:
+    if hasattr(value, "shape") and 0 in value.shape and len(value.shape) < 3:
+        value = []  # no masks, as a tensor that does not tell their size
+    return read_masks(value, size)
+
+
+def _image_size(target: Mapping[str, Any]) -> Size | None:
+    for field in ("orig_size", "size"):
+        if target.get(field) is not None:
+            height, width = (int(side) for side in as_array(target[field]))
+            return height, width
+    return None
+
+
+def _measure(
+    pairs: Pairs, seen: Masks, rows: Indices, given: Masks, crowd: Bools, patches: Patches
+) -> tuple[Pairs, Floats, Indices, Indices]:
+    """One image's pairs, IoU and areas; ``rows`` are the detections that count."""
+    if isinstance(seen, Pixels):
+        packed = pack(seen)
+        packed = Packed(packed.words[rows], packed.area[rows])
+        ready = patches.of(given)
+        truth_area = np.array(
+            [np.bitwise_count(patch.words).sum(dtype=np.int64) for patch in ready], np.int64
+        )
+        return *packed_overlaps(pairs, packed, ready, truth_area, crowd), packed.area, truth_area
+    if not len(pairs.truth):
+        return pairs, np.zeros(0), seen.area[rows], areas(given)
+    runs = as_runs(given)
+    chosen = Runs([seen.rles[row] for row in rows.tolist()], seen.size, seen.area[rows])
+    return *run_overlaps(pairs, chosen, runs, crowd), chosen.area, runs.area
+
+
+def _chained(parts: Sequence[Pairs]) -> Pairs:
+    none = np.zeros(0, np.int64)
+    join: Callable[[int], Indices] = lambda side: np.concatenate(  # noqa: E731
+        [none, *(part[side] for part in parts)]
+    )
+    return Pairs(join(0), join(1))

@@ -1,0 +1,285 @@
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from boxscore import CATALOGUE, Identity, Point, Run
+from boxscore.items import Item, Opening
+from boxscore.loggers import MemoryLogger
+
+IDENTITY = Identity("RetinaNet", "640x640", "ResNet50")
+TARGET = {
+    "boxes": np.array([[10.0, 10.0, 50.0, 50.0]]),
+    "labels": np.array([1]),
+    "image_id": 1,
+}
+PERFECT = {**TARGET, "scores": np.array([0.9])}
+
+
+def run(*, memory: MemoryLogger, **options: Any) -> Run:
+    defaults: dict[str, Any] = {
+        "task": "detection",
+        "dataset": "bccd",
+        "classes": {1: "RBC", 2: "WBC"},
+        "loggers": [memory],
+        "log_every": 2,
+        "on_error": "raise",
+    }
+    return Run(IDENTITY, **defaults | options)
+
+
+@pytest.fixture
+def memory() -> MemoryLogger:
+    return MemoryLogger()
+
+
+def keys(memory: MemoryLogger) -> dict[str, float]:
+    return {point.key: point.value for point in memory.points}
+
+
+def test_train_points_are_the_mean_since_the_last_point(memory: MemoryLogger) -> None:
+    with run(memory=memory) as watched:
+        for step, value in enumerate([1.0, 3.0, 5.0, 9.0, 100.0], 1):
+            watched.record({"classification": torch.tensor(value)}, step=step)
+    points = [(p.step, p.value) for p in memory.points if p.name == "classification"]
+    assert points == [(2, 2.0), (4, 7.0)]
+
+
+def test_names_in_the_trackers(memory: MemoryLogger) -> None:
+    with run(memory=memory) as watched:
+        watched.record({"loss_cls": 1.0, "box_loss": 2.0, "dfl_loss": 3.0}, step=2)
+        with watched.evaluation(step=2) as evaluation:
+            evaluation.update([PERFECT], [TARGET], {"loss_cls": 4.0, "box_loss": 5.0})
+    digest = memory.tags["boxscore.fingerprint.test"]
+    found = keys(memory)
+    assert {key: value for key, value in found.items() if key.startswith(("loss", "native"))} == {
+        "loss RetinaNet 640x640/classification.train": 1.0,
+        "loss RetinaNet 640x640/localization.train": 5.0,
+        "loss RetinaNet 640x640/total.train": 6.0,
+        "native RetinaNet 640x640/box_loss.train": 2.0,
+        "native RetinaNet 640x640/dfl_loss.train": 3.0,
+        "loss RetinaNet 640x640/classification.test": 4.0,
+        "loss RetinaNet 640x640/localization.test": 5.0,
+        "loss RetinaNet 640x640/total.test": 9.0,
+    }
+    assert found[f"metric bccd-test {digest[:6]}/box_AP"] == pytest.approx(1.0)
+    assert found[f"class bccd-test {digest[:6]}/box_AP RBC"] == pytest.approx(1.0)
+    assert found["summary/box_AP"] == found["summary/best_box_AP"] == pytest.approx(1.0)
+    assert found["summary/best_box_AP_step"] == 2
+    assert found["progress/evaluation_seconds"] > 0
+    assert {p.tag for p in memory.points if p.name == "total"} == {"loss RetinaNet 640x640/total"}
+
+
+def test_what_is_undefined_has_no_point(memory: MemoryLogger) -> None:
+    with run(memory=memory) as watched, watched.evaluation() as evaluation:
+        evaluation.update([PERFECT], [TARGET])
+    assert not any("box_AP_large" in key or "WBC" in key for key in keys(memory))
+
+
+def test_what_the_loggers_are_told_first(memory: MemoryLogger) -> None:
+    with run(memory=memory, experiment="mine") as watched:
+        pass
+    opening = memory.opening
+    assert isinstance(opening, Opening)
+    assert (opening.id, opening.name) == (watched.id, "RetinaNet 640x640 ResNet50")
+    assert opening.experiment == "mine"
+    assert opening.folder == f"bccd/RetinaNet/640x640/ResNet50-{watched.id[:8]}"
+    assert opening.tags == {
+        "boxscore.group": "RetinaNet 640x640",
+        "boxscore.algorithm": "RetinaNet",
+        "boxscore.input_size": "640x640",
+        "boxscore.backbone": "ResNet50",
+        "boxscore.task": "detection",
+        "boxscore.dataset": "bccd",
+        "boxscore.run": watched.id,
+        "boxscore.regularization": "none",
+    }
+    assert set(opening.params) == {"group", "algorithm", "input_size", "backbone", "task"}
+
+
+def test_names_of_users_are_made_legal_and_kept(memory: MemoryLogger) -> None:
+    with run(memory=memory, dataset="my/data@home", classes={1: "a/b"}) as watched:
+        with watched.evaluation() as evaluation:
+            evaluation.update([PERFECT], [TARGET])
+    assert all(point.key.count("/") == 1 for point in memory.points)
+    assert "my/data@home" in memory.tags.values()
+    assert "a/b" in memory.tags.values()
+
+
+@pytest.mark.parametrize(("optimizer", "kind"), [("SGD", "l2"), ("AdamW", "decoupled")])
+def test_total_is_the_sum_of_its_parts(memory: MemoryLogger, optimizer: str, kind: str) -> None:
+    weights = [torch.full((4,), 2.0, requires_grad=True)]
+    made = getattr(torch.optim, optimizer)(weights, lr=0.25, weight_decay=0.1)
+    with run(memory=memory, optimizer=made) as watched:
+        watched.record({"loss_cls": 1.0, "loss_bbox": 0.5}, step=2)
+    values = {p.name: p.value for p in memory.points}
+    assert memory.tags["boxscore.regularization"] == kind
+    assert values["regularization"] == pytest.approx(0.5 * 0.1 * 16)
+    assert values["total"] == pytest.approx(1.5 + (0.8 if kind == "l2" else 0))
+    assert values["progress/learning_rate"] == 0.25
+
+
+def test_test_losses_are_weighted_by_images(memory: MemoryLogger) -> None:
+    with run(memory=memory) as watched, watched.evaluation() as evaluation:
+        other = [{**TARGET, "image_id": n} for n in (2, 3, 4)]
+        evaluation.update([PERFECT], [TARGET], {"loss_cls": torch.tensor(4.0)})
+        evaluation.update([PERFECT] * 3, other, {"loss_cls": torch.tensor(8.0)})
+    assert keys(memory)["loss RetinaNet 640x640/classification.test"] == 7.0
+    assert memory.tags["boxscore.evaluation_batch_size"] == "3"
+
+
+def test_further_sets_and_the_train_set_have_names_of_their_own(memory: MemoryLogger) -> None:
+    with run(memory=memory) as watched:
+        for split in ("test", "test-night", "train"):
+            with watched.evaluation(split) as evaluation:
+                evaluation.update([PERFECT], [TARGET], {"loss_cls": 1.0})
+    scopes = {p.scope.rsplit(" ", 1)[0] for p in memory.points if p.name == "box_AP"}
+    assert scopes == {"metric bccd-test", "metric bccd-test-night", "metric bccd-train"}
+    losses = {p.key for p in memory.points if p.name == "classification"}
+    assert losses == {
+        "loss RetinaNet 640x640/classification.test",
+        "loss RetinaNet 640x640/classification.test-night",
+    }
+
+
+def test_latest_and_best(memory: MemoryLogger) -> None:
+    with run(memory=memory) as watched:
+        for step, score in ((1, PERFECT), (2, {**PERFECT, "boxes": TARGET["boxes"] + 500})):
+            with watched.evaluation(step=step) as evaluation:
+                evaluation.update([score], [TARGET], {"loss_cls": float(step)})
+    assert watched.latest["box_AP"] == 0
+    assert watched.best["box_AP"] == pytest.approx(1.0)
+    assert (watched.latest["total"], watched.best["total"]) == (2.0, 1.0)
+    steps = [p.value for p in memory.points if p.name == "summary/best_box_AP_step"]
+    assert steps == [1]
+
+
+def test_a_given_fingerprint_is_believed(memory: MemoryLogger) -> None:
+    with run(memory=memory, fingerprint="0123456789ab") as watched, watched.evaluation() as e:
+        e.update([PERFECT], [TARGET])
+    assert "metric bccd-test 012345/box_AP" in keys(memory)
+    assert memory.tags["boxscore.fingerprint.test"] == "0123456789ab"
+
+
+def test_a_nan_loss_is_news(memory: MemoryLogger) -> None:
+    with run(memory=memory, log_every=4) as watched:
+        for step, value in enumerate([1.0, 1.0, math.nan, 1.0], 1):
+            watched.record({"loss_cls": torch.tensor(value)}, step=step)
+    assert math.isnan(keys(memory)["loss RetinaNet 640x640/classification.train"])
+    assert memory.tags["boxscore.first_nan"] == "loss_cls.train at step 3"
+
+
+def test_an_unknown_loss_is_other_and_told_once(memory: MemoryLogger) -> None:
+    with run(memory=memory) as watched:
+        with pytest.warns(UserWarning, match="'my_loss' is not known"):
+            watched.record({"loss_cls": 1.0, "my_loss": 2.0}, step=2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            watched.record({"loss_cls": 1.0, "my_loss": 2.0}, step=4)
+    assert keys(memory)["loss RetinaNet 640x640/other.train"] == 2.0
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (None, "FINISHED"),
+        (RuntimeError, "FAILED"),
+        (KeyboardInterrupt, "KILLED"),
+        (SystemExit, "FINISHED"),
+    ],
+)
+def test_how_it_ended(memory: MemoryLogger, error: Any, status: str) -> None:
+    def train() -> None:
+        with run(memory=memory):
+            if error:
+                raise error
+
+    if error:
+        with pytest.raises(error):
+            train()
+    else:
+        train()
+    assert memory.status == status
+
+
+def test_exit_with_a_code_is_a_failure(memory: MemoryLogger) -> None:
+    """torchvision's reference loop leaves with ``sys.exit(1)`` when a loss is not finite."""
+    with pytest.raises(SystemExit), run(memory=memory):
+        raise SystemExit(1)
+    assert memory.status == "FAILED"
+
+
+def test_half_an_evaluated_set_has_no_figures(memory: MemoryLogger) -> None:
+    with run(memory=memory) as watched:
+        with pytest.raises(RuntimeError), watched.evaluation() as evaluation:
+            evaluation.update([PERFECT], [TARGET])
+            raise RuntimeError
+    assert memory.points == []
+
+
+def test_an_empty_test_set_is_told(memory: MemoryLogger) -> None:
+    with run(memory=memory) as watched, pytest.raises(ValueError, match="no image was seen"):
+        with watched.evaluation():
+            pass
+
+
+class Broken(MemoryLogger):
+    def __init__(self, verb: str) -> None:
+        super().__init__()
+        self.verb = verb
+
+    def open(self, opening: Opening) -> None:
+        if self.verb == "open":
+            raise PermissionError("runs: read-only")
+        super().open(opening)
+
+    def log(self, items: Sequence[Item]) -> None:
+        if self.verb == "log":
+            raise OSError("disk full")
+        super().log(items)
+
+
+@pytest.mark.parametrize("verb", ["open", "log"])
+def test_a_broken_logger_stops_neither_training_nor_the_others(
+    memory: MemoryLogger, verb: str
+) -> None:
+    with pytest.warns(UserWarning, match="boxscore: Broken") as told:
+        with run(memory=memory, loggers=[Broken(verb), memory], on_error="warn") as watched:
+            for step in range(1, 11):
+                watched.record({"loss_cls": 1.0}, step=step)
+    assert len(told) <= 2
+    assert len([p for p in memory.points if p.name == "total"]) == 5
+    assert memory.status == "FINISHED"
+
+
+def test_a_resumed_run_is_the_same_run(memory: MemoryLogger) -> None:
+    first, second = run(memory=memory), run(memory=memory)
+    with first:
+        first.record({"loss_cls": 1.0}, step=2)
+    second.load_state_dict(first.state_dict())
+    assert (second.id, second.step) == (first.id, 2)
+    with second, pytest.raises(RuntimeError, match="is open"):
+        second.load_state_dict(first.state_dict())
+
+
+def test_a_run_of_something_else_is_not_resumed(memory: MemoryLogger) -> None:
+    state = run(memory=memory).state_dict()
+    with pytest.raises(ValueError, match="its dataset is 'bccd'"):
+        run(memory=memory, dataset="coco").load_state_dict(state)
+
+
+def test_an_unknown_task_is_refused(memory: MemoryLogger) -> None:
+    with pytest.raises(ValueError, match="semantic-segmentation"):
+        run(memory=memory, task="detektion")
+
+
+def test_point_names_are_measures(memory: MemoryLogger) -> None:
+    with run(memory=memory) as watched, watched.evaluation() as evaluation:
+        evaluation.update([PERFECT], [TARGET], {"loss_cls": 1.0})
+    measured = [p for p in memory.points if p.scope.startswith(("loss", "metric"))]
+    assert measured
+    assert all(isinstance(p, Point) and p.name in CATALOGUE for p in measured)
