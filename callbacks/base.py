@@ -76,11 +76,8 @@ class Scorekeeper:
         first = next(iter(self._loaders.values()), None)
         task = task_of(model, options.task)
         detector = task != "semantic-segmentation"
-        self._predict: Predict | None = options.predict
-        if self._predict is None and self._loaders:
-            self._predict = predictor(model, task, self._criterion)
         self._model, self._train_loader = model, train_loader
-        self.run = Run(
+        run = Run(
             options.identity or inferred(model, image_size),
             task=task,
             dataset=options.dataset or _dataset_of(first),
@@ -95,10 +92,14 @@ class Scorekeeper:
             ignore_index=options.ignore_index,
             on_error=options.on_error,
         )
-        self.run.latest, self.run.best = self.latest, self.best
-        self.run.open()
+        self._predict: Predict | None = options.predict
+        if self._predict is None and self._loaders:
+            self._predict = predictor(model, task, list(run.names), self._criterion)
+        run.latest, run.best = self.latest, self.best
+        run.open()
         self._began = time.perf_counter()
-        return self.run
+        self.run = run
+        return run
 
     def evaluate(self, split: str | None = None) -> None:
         """Measure the test set or sets now, or one ``split``, at the step of the last record."""
@@ -193,7 +194,7 @@ class Scorekeeper:
             self.run.tag("leak", f"{len(both)} images")
             self._guard.tell(
                 "leak",
-                f"{len(both)} images are in the train and in the test set, such as {example}",
+                f"{len(both)} images are in both the train and test set, such as {example}",
             )
 
 
@@ -248,6 +249,3 @@ def splits(loaders: Any) -> dict[str, Any]:
 def _dataset_of(loader: Any) -> str:
     data = getattr(loader, "dataset", None)
     return "dataset" if data is None else type(data).__name__
-
-
-__all__ = ["Every", "Scorekeeper", "modes_kept", "splits"]

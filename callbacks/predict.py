@@ -18,11 +18,15 @@ AUXILIARY_WEIGHT = 0.5
 """Of torchvision's auxiliary segmentation head in the objective of its reference training."""
 
 
-def detect(model: nn.Module, batch: Any) -> tuple[Mapping[str, Any], Any, Any]:
+def detect(
+    model: nn.Module, batch: Any, labels: Sequence[int]
+) -> tuple[Mapping[str, Any], Any, Any]:
     """Losses, detections and targets of a torchvision detector, in the original image's frame.
 
     Args:
         model: on any device.
+        labels: of the classes. Detections of others are none: RetinaNet and FCOS score label 0, the
+            background, like any other, and COCO's models score the labels that name nothing.
         batch: images (N tensors) and targets (N dicts), as for training; a target's ``orig_size``
             (height, width) says that the data set resized the image.
     """
@@ -34,7 +38,8 @@ def detect(model: nn.Module, batch: Any) -> tuple[Mapping[str, Any], Any, Any]:
         original_frame(detection, target, image.shape[-2:])
         for detection, target, image in zip(detections, targets, images, strict=True)
     ]
-    return losses, [detection for detection, _ in pairs], [target for _, target in pairs]
+    detections = [_of_labels(detection, labels) for detection, _ in pairs]
+    return losses, detections, [target for _, target in pairs]
 
 
 def original_frame(
@@ -57,7 +62,7 @@ def original_frame(
     scaled = []
     for objects in (detection, target):
         boxes = torch.as_tensor(objects["boxes"]).cpu().double() * scale
-        changed = {"boxes": boxes.float()}
+        changed: dict[str, Any] = {"boxes": boxes.float().to(objects["labels"].device)}
         if "area" in objects:
             changed["area"] = torch.as_tensor(objects["area"]).cpu().double() * down * across
         if isinstance(objects.get("masks"), Tensor):
@@ -121,8 +126,13 @@ def of_criterion(losses: Any) -> dict[str, Any]:
     return {f"{name}_loss" if name in MEASURED else name: v for name, v in losses.items()}
 
 
-def predictor(model: Any, task: str, criterion: Callable[[Any, Any], Any] | None) -> Predict:
-    """How to measure ``model``.
+def predictor(
+    model: Any,
+    task: str,
+    labels: Sequence[int],
+    criterion: Callable[[Any, Any], Any] | None = None,
+) -> Predict:
+    """How to measure ``model``, whose classes have ``labels``.
 
     Raises:
         ValueError: where boxscore does not know, with what to pass.
@@ -130,7 +140,7 @@ def predictor(model: Any, task: str, criterion: Callable[[Any, Any], Any] | None
     if task == "semantic-segmentation":
         return lambda model, batch: segment(model, batch, criterion)
     if is_torchvision_detector(model):
-        return detect
+        return lambda model, batch: detect(model, batch, labels)
     raise ValueError(
         f"boxscore does not know how to get test losses and detections from "
         f"{type(unwrapped(model)).__name__}; pass predict=, a function of (model, batch) that "
@@ -140,6 +150,11 @@ def predictor(model: Any, task: str, criterion: Callable[[Any, Any], Any] | None
 
 def _moved(target: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
     return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in target.items()}
+
+
+def _of_labels(detection: Mapping[str, Tensor], labels: Sequence[int]) -> dict[str, Tensor]:
+    named = torch.isin(detection["labels"], torch.tensor(labels, device=detection["labels"].device))
+    return {key: value[named] for key, value in detection.items()}
 
 
 def _resized(masks: Tensor, size: tuple[int, int]) -> Tensor:

@@ -105,7 +105,7 @@ def sync(
         folder: such as a ``log_dir``.
         tracking_uri: where to instead of where the training did; needed if that took credentials
             and they are not in MLFLOW_TRACKING_URI.
-        progress: told how many bytes of how many are delivered.
+        progress: told how many bytes of how many have been delivered.
     """
     spools = Spool.within(Path(folder))
     total = sum(spool.size - spool.cursor for spool in spools)
@@ -174,5 +174,6 @@ def _delivered(delivery: Delivery, result: Synced, tell: Callable[[int], None]) 
             return replace(result, left="its process still runs")
         status = "KILLED"
         hand_over(Batch(status=status, time=spool.last_sign), delivery.logger, spool)
+    tell(0)
     spool.remove()
     return replace(result, status=status)

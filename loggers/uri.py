@@ -8,7 +8,9 @@ from pathlib import Path
 
 # up to the last @ before a space or slash: a password may itself hold an @
 _USER = re.compile(r"://[^\s/'\"]*@")
-_QUERY = re.compile(r"(://[^\s?'\"]+)\?[^\s'\"]+")
+_QUERY = re.compile(
+    r"\?[^\s'\"?=]+=[^\s'\")]*"
+)  # a request's path may follow it, or no host lead it
 _SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "DATABRICKS_TOKEN")
 _SQLITE = "sqlite:///"
 
@@ -70,4 +72,4 @@ def without_credentials(text: str, uri: str = "") -> str:
     for secret in (os.environ.get(name) for name in _SECRETS):
         if secret:
             text = text.replace(secret, "***")
-    return _QUERY.sub(r"\1", _USER.sub("://", text))
+    return _QUERY.sub("", _USER.sub("://", text))

@@ -89,12 +89,10 @@ def accumulate(
     tally: Tally, ranking: Ranking, kind: str, classes: int, limits: Sequence[int]
 ) -> Arrays:
     """COCO's arrays of the ``"box"`` or ``"mask"`` matches; the tally's images are in order."""
-    arrays = Arrays(
-        np.full((_T, _R, classes, _A), -1.0),
-        np.full((_T, _R, classes, _A), -1.0),
-        np.full((_T, classes, _A, len(limits)), -1.0),
-        tuple(limits),
-    )
+    # laid out as they are filled, and seen as COCO lays them out
+    precision = np.full((_A, _T, classes, _R), -1.0)
+    scores = np.full((_A, _T, classes, _R), -1.0)
+    recall = np.full((_A, _T, len(limits), classes), -1.0)
     detections = tally.tables[DETECTION]
     outside = detections[f"{kind}_outside"][ranking.rows]
     top = np.zeros(classes)
@@ -104,19 +102,27 @@ def accumulate(
     truths = count_truths(tally, kind, classes)
     for area in range(_A):
         valid = np.flatnonzero(truths[area])
-        arrays.precision[:, :, valid, area] = 0.0
-        arrays.scores[:, :, valid, area] = 0.0
-        arrays.scores[:, 0, valid, area] = top[valid]
+        precision[area, :, valid] = 0.0
+        scores[area, :, valid] = 0.0
+        scores[area, :, valid, 0] = top[valid, None]
         needed = np.stack([_needed(count) for count in truths[area].tolist()])
         side = _Range(matches, ranking, outside >> area & 1 == 0, area)
         for threshold in range(_T):
             hits = side.hits(threshold)
             for place, early in enumerate(side.early):
                 found = np.bincount(hits.label[early[hits.match]], minlength=classes)
-                recall = found[valid] / truths[area, valid]
-                arrays.recall[threshold, valid, area, place] = recall
-            _read_at_recalls(arrays, hits, side.score, needed, (threshold, area))
-    return arrays
+                recall[area, threshold, place, valid] = found[valid] / truths[area, valid]
+            label = np.flatnonzero(hits.found)
+            if len(label):
+                precision[area, threshold, label], scores[area, threshold, label, 1:] = (
+                    _at_recalls(hits, side.score, needed[label], label)
+                )
+    return Arrays(
+        precision.transpose(1, 3, 2, 0),
+        scores.transpose(1, 3, 2, 0),
+        recall.transpose(1, 3, 0, 2),
+        tuple(limits),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +142,8 @@ class _Matches:
         place = ranking.place[table["row"]]
         order = np.argsort(place)
         row = table["row"][order].astype(np.int64)
-        ends = np.cumsum(tally.tables[IMAGE]["detections"], dtype=np.int64)
-        first = np.concatenate([[0], ends])[np.searchsorted(ends, row, "right")]
+        sizes = tally.tables[IMAGE]["detections"].astype(np.int64)
+        first = np.repeat(_starts(sizes), sizes)[row]  # of its image
         label = detections["label"]
         early = [
             (row - limit < first) | (label[np.maximum(row - limit, 0)] != label[row])
@@ -169,7 +175,8 @@ class _Range:
         self.label = matches.label[self._used]
         self.score = matches.score[self._used]
         self.early = [early[self._used] for early in matches.early]
-        so_far = np.concatenate([[0], np.cumsum(inside, dtype=np.int32)])
+        so_far = np.zeros(len(inside) + 1, np.int32)
+        np.cumsum(inside, out=so_far[1:])
         before = so_far[ranking.start[self.label]]
         self._in_range = so_far[matches.place[self._used] + 1] - before
         self._classes = len(ranking.start) - 1
@@ -181,7 +188,8 @@ class _Range:
         label = self.label[match]
         change = (self._more >> threshold & 1).astype(np.int8)
         change -= (self._less >> threshold & 1).astype(np.int8)
-        changed = np.concatenate([[0], np.cumsum(change, dtype=np.int32)])
+        changed = np.zeros(len(change) + 1, np.int32)
+        np.cumsum(change, out=changed[1:])
         considered = self._in_range[match] + changed[match + 1]
         considered -= changed[self._first][label]
         found = np.bincount(label, minlength=self._classes)
@@ -203,24 +211,19 @@ def _starts(counts: Indices) -> Indices:
     return np.cumsum(counts) - counts
 
 
-def _read_at_recalls(
-    arrays: Arrays, hits: _Hits, score: Array, needed: Indices, cell: tuple[int, int]
-) -> None:
-    """Write the precision and scores of a threshold and area range at the recall points."""
-    label = np.flatnonzero(hits.found)
-    if not len(label):
-        return
+def _at_recalls(
+    hits: _Hits, score: Array, needed: Indices, label: Indices
+) -> tuple[Floats, Floats]:
+    """Precision at the recall points, and scores at all but the first, of the classes ``label``."""
     found, start = hits.found[label, None], _starts(hits.found)[label, None]
-    reached = needed[label] <= found
-    at = start + np.minimum(needed[label], found) - 1
+    reached = needed <= found
+    at = np.minimum(needed, found)
+    at += start - 1
     best = np.maximum.reduceat(hits.precision, at.ravel()).reshape(at.shape)
     # before what is not reached is cut off: the last true positive may lie beyond the last recall
     # point that is reached, and still raise it
     best = np.maximum.accumulate(best[:, ::-1], axis=1)[:, ::-1]
-    threshold, area = cell
-    arrays.precision[threshold, :, label, area] = np.where(reached, best, 0.0)
-    confidence = np.where(reached, score[hits.match[at]], 0.0)
-    arrays.scores[threshold, 1:, label, area] = confidence[:, 1:]
+    return best * reached, (score[hits.match][at] * reached)[:, 1:]
 
 
 @lru_cache(maxsize=8192)

@@ -58,13 +58,12 @@ class Truths:
 
 def as_array(value: Any) -> Array:
     """``value`` in NumPy: a tensor from any device, bfloat16 as float32; an array; a list."""
-    if not hasattr(value, "detach"):
+    if not hasattr(value, "detach"):  # no tensor
         return np.asarray(value)
-    tensor = value.detach().cpu()
     try:
-        return np.asarray(tensor.numpy())
+        return np.asarray(value.numpy(force=True))
     except TypeError:  # NumPy has no bfloat16
-        return np.asarray(tensor.float().numpy())
+        return np.asarray(value.float().numpy(force=True))
 
 
 def image_name(image_id: ImageId, place: int) -> str:
@@ -266,15 +265,15 @@ def _places(labels: Indices, given: Array) -> Indices:
     return np.where(labels[place] == given, place, -1)
 
 
-def _arrays(values: Sequence[Any]) -> list[Array]:
+def _arrays(values: list[Any]) -> list[Array]:
     """The values in NumPy, one at least; as a single array where they are tensors of one type."""
+    types = {getattr(value, "dtype", None) for value in values}
     torch = sys.modules.get("torch")  # whoever passes tensors has imported it
-    if torch and all([isinstance(value, torch.Tensor) for value in values]):
-        if len({value.dtype for value in values}) == 1:
-            try:
-                return [as_array(torch.cat(values))]
-            except RuntimeError:  # of several shapes or devices
-                pass
+    if torch and len(types) == 1 and isinstance(types.pop(), torch.dtype):
+        try:
+            return [as_array(torch.cat(values))]
+        except RuntimeError:  # of several shapes or devices
+            pass
     # an empty list has no type of its own: what it is joined with decides
     return [array for array in map(as_array, values) if array.size] or [np.zeros(0)]
 

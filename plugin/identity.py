@@ -102,7 +102,7 @@ class Identity:
         """What the name of a model says, as people write them.
 
         Never raises: a field that the name does not say, or says in two ways, is ``""``
-        (`missing`), and such an identity has no `group`. ``dataclasses.replace`` adds what is known.
+        (`missing`), and such an identity has no `group`; ``dataclasses.replace`` adds the rest.
 
         >>> Identity.parse("ssd_mobilenet_v2_640x640")
         Identity(algorithm='SSD', input_size='640x640', backbone='MobileNetV2')

@@ -61,6 +61,14 @@ class Runs:
 Masks = Pixels | Runs
 
 
+class BrokenRLE(ValueError):
+    """An RLE that is cut off or not of the size that it names; ``entry`` is its place."""
+
+    def __init__(self, entry: int) -> None:
+        super().__init__(f"entry {entry}: the RLE is cut off, or not of the size that it names")
+        self.entry = entry
+
+
 def read_masks(value: Any, size: Size | None) -> Masks:
     """Read one image's masks.
 
@@ -97,19 +105,23 @@ def _runs(value: Sequence[Any], size: Size | None) -> Runs:
     rles = []
     for place, one in enumerate(value):
         try:
-            rles.append(_rle(one, size))
+            rles.append(to_rle(one, size))
         except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"entry {place}: {error}") from None
     sizes = {tuple(rle["size"]) for rle in rles}
     if len(sizes) > 1:
         raise ValueError(f"the masks of one image have several sizes, {sorted(sizes)}")
-    return Runs(rles, sizes.pop() if sizes else None, _checked_areas(rles))
+    return Runs(rles, sizes.pop() if sizes else None, run_areas(rles))
 
 
-def _rle(mask: Any, size: Size | None) -> dict[str, Any]:
-    """One mask as compressed RLE."""
+def to_rle(mask: Any, size: Size | None) -> dict[str, Any]:
+    """One mask as compressed RLE; whether its counts are sound, `run_areas` tells.
+
+    Raises:
+        ValueError: saying what is wrong.
+    """
     if hasattr(mask, "shape"):
-        return dict(coco.encode(np.asfortranarray(_binary(mask))))
+        return dict(coco.encode(np.asfortranarray(_binary(mask) != 0, np.uint8)))
     if not isinstance(mask, Mapping):
         return _from_polygons(mask, size)
     try:
@@ -141,14 +153,14 @@ def _from_polygons(polygons: Any, size: Size | None) -> dict[str, Any]:
     return dict(coco.merge(coco.frPyObjects(read, *size)))
 
 
-def _checked_areas(rles: Sequence[Mapping[str, Any]]) -> Indices:
+def run_areas(rles: Sequence[Mapping[str, Any]]) -> Indices:
     """The area of each compressed RLE.
 
     Counts are written in groups of five bits, the sixth saying that more follow, and from the
     fourth on as the difference to the count before last (pycocotools' ``rleFrString``).
 
     Raises:
-        ValueError: naming the entry whose counts are cut off or no counts of its size.
+        BrokenRLE: for the first whose counts are cut off, or no counts of its size.
     """
     if not rles:
         return np.zeros(0, np.int64)
@@ -188,9 +200,7 @@ def _checked_areas(rles: Sequence[Mapping[str, Any]]) -> Indices:
 
 def _refuse(wrong: Bools) -> None:
     if wrong.any():
-        raise ValueError(
-            f"entry {int(np.argmax(wrong))}: the RLE is cut off, or not of the size that it names"
-        )
+        raise BrokenRLE(int(np.argmax(wrong)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,9 +246,9 @@ class Patches:
 def _binary(values: Any) -> Array:
     """Masks in NumPy, whatever is not 0 being set: floats and the like by the threshold."""
     if str(values.dtype).rpartition(".")[2] not in ("bool", "uint8"):
-        if "float" in str(values.dtype) and math.prod(values.shape):
-            if math.isnan(float(values.max())):
-                raise ValueError("a mask holds NaN")
+        real = "float" in str(values.dtype) and math.prod(values.shape) > 0
+        if real and math.isnan(float(values.max())):
+            raise ValueError("a mask holds NaN")
         values = values > 0.5  # on the values' own device
     return as_array(values).view(np.uint8)
 
@@ -262,7 +272,7 @@ def pack(masks: Pixels) -> Packed:
 
 
 def _patch(mask: Array) -> Patch:
-    height, width = mask.shape
+    width = mask.shape[1]
     rows = np.flatnonzero(mask.any(axis=1))
     if not len(rows):
         return Patch(0, np.zeros(0, np.uint64))
@@ -282,9 +292,9 @@ def as_runs(masks: Masks) -> Runs:
     """The masks as RLE."""
     if isinstance(masks, Runs):
         return masks
-    dense = np.asfortranarray(_binary(masks.values).transpose(1, 2, 0))
+    dense = np.asfortranarray(_binary(masks.values).transpose(1, 2, 0) != 0, np.uint8)
     rles = [dict(rle) for rle in coco.encode(dense)]
-    return Runs(rles, masks.size, _checked_areas(rles))
+    return Runs(rles, masks.size, run_areas(rles))
 
 
 def packed_overlaps(

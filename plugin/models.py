@@ -44,6 +44,15 @@ def infer(model: Any) -> Reading:
     return {name: found[name] for name in ("algorithm", "input_size", "backbone") if name in found}
 
 
+def sources(reading: Reading) -> str:
+    """Where each field was read, for the line that a training begins with.
+
+    >>> sources({"algorithm": Found("FCN", "class FCN"), "input_size": Found("64x64", "imgsz")})
+    'algorithm from class FCN, input size from imgsz'
+    """
+    return ", ".join(f"{name.replace('_', ' ')} from {at}" for name, (_, at) in reading.items())
+
+
 def _read(model: Any, path: str) -> Reading:
     if isinstance(model, Mapping):
         return {name: Found(*pair) for name, pair in open_mmlab(model).items() if pair[0]}

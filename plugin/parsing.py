@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 
-from .backbones import backbones
+from .backbones import backbone, backbones
 from .families import MEANT, algorithms, key, scales, spelled
 
 PLAIN = set(
@@ -83,7 +83,7 @@ class Span:
     def within(self, others: list[Span]) -> bool:
         """Whether it is a part of a longer one."""
         return any(
-            other.start <= self.start and self.stop <= other.stop and other != self
+            other.start <= self.start and self.stop <= other.stop
             for other in others
             if (other.start, other.stop) != (self.start, self.stop)
         )
@@ -101,14 +101,14 @@ def parse(name: str) -> dict[str, str]:
         for span in _spelled(words, algorithms(), _size_or_scale_follows)
         if not algorithms()[span.key].whole or _leads(span, words, trunks)
     ]
-    algorithm, backbone = _algorithm(words, families, trunks), _backbone(words, families, trunks)
-    if algorithm == "SSD" and backbone.startswith("ResNet-") and Word("fpn") in words:
+    algorithm, trunk = _algorithm(words, families, trunks), _trunk(words, families, trunks)
+    if algorithm == "SSD" and trunk.startswith("ResNet-") and Word("fpn") in words:
         # the Object Detection API's own word for RetinaNet, which it has over ResNet V1 alone
-        algorithm, backbone = "RetinaNet", f"{backbone.removesuffix(' V1')} V1"
+        algorithm, trunk = "RetinaNet", f"{trunk.removesuffix(' V1')} V1"
     return {
         "algorithm": algorithm,
         "input_size": _rectangle(words) or _square(words, [*families, *trunks]),
-        "backbone": backbone,
+        "backbone": trunk,
     }
 
 
@@ -124,8 +124,9 @@ def split(name: str) -> Words:
 def _is_own(head: str, tail: str) -> bool:
     """Whether ``head`` is an algorithm's one spelling and ``tail`` no mere remark ("coco")."""
     family = algorithms().get(key(head))
-    known = family is not None and family.name == head and tail == " ".join(tail.split())
-    return known and not any(word.text in PLAIN for word in split(tail))
+    if family is None or family.name != head or tail != " ".join(tail.split()):
+        return False
+    return backbone(tail) == tail or not any(word.text in PLAIN for word in split(tail))
 
 
 def _spelled(
@@ -196,7 +197,7 @@ def _is_plain(words: Words, span: Span, spans: list[Span]) -> bool:
     return word.text[0].isdigit() or word.text in PLAIN or counted
 
 
-def _backbone(words: Words, families: list[Span], trunks: list[Span]) -> str:
+def _trunk(words: Words, families: list[Span], trunks: list[Span]) -> str:
     """The one backbone that is named, else what the algorithm's scale says; "" where in doubt."""
     names = {backbones()[span.key] for span in trunks if not span.within(families)} - {""}
     if len(names) == 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -136,8 +136,6 @@ def _measure(
 
 
 def _chained(parts: Sequence[Pairs]) -> Pairs:
-    none = np.zeros(0, np.int64)
-    join: Callable[[int], Indices] = lambda side: np.concatenate(  # noqa: E731
-        [none, *(part[side] for part in parts)]
-    )
-    return Pairs(join(0), join(1))
+    none = Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64))
+    detections, truths = zip(none, *parts, strict=True)
+    return Pairs(np.concatenate(detections), np.concatenate(truths))

@@ -79,7 +79,7 @@ class Tally:
 
     @classmethod
     def of(cls, ids: list[ImageId], columns: Mapping[str, Array], like: Tally) -> Tally:
-        """Put together what `columns` took apart, and check that it can be a tally such as ``like``.
+        """Put together what `columns` took apart, in the shape of ``like``.
 
         Raises:
             KeyError: if a column is missing.

@@ -273,7 +273,7 @@ def detr(kind: str, **more: Any) -> Any:
     config = transformers.CONFIG_MAPPING[kind](
         backbone_config=transformers.TimmBackboneConfig(backbone="resnet18", out_indices=(2, 3, 4)),
         num_queries=4,
-        d_model=16,
+        d_model=32,
         encoder_layers=1,
         decoder_layers=1,
         encoder_ffn_dim=16,
@@ -468,7 +468,8 @@ CONFIGS = [
     ),
     ({"type": "EncoderDecoder", "decode_head": {"type": "UPerHead"}}, "UPerNet", ""),
     (
-        {"type": "EncoderDecoder", "decode_head": {"type": "FCNHead"}, "backbone": {"type": "UNet"}},
+        {"type": "EncoderDecoder", "decode_head": {"type": "FCNHead"},
+         "backbone": {"type": "UNet"}},
         "U-Net",
         "",
     ),

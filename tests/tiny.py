@@ -16,14 +16,14 @@ CLASSES = {1: "disc", 2: "square"}
 class Backbone(nn.Sequential):
     """One feature map at stride 4, with batch norm for evaluations to disturb."""
 
-    out_channels = 8
+    out_channels = 32
 
     def __init__(self) -> None:
         super().__init__(
             nn.Conv2d(3, 8, 3, stride=2, padding=1),
             nn.BatchNorm2d(8),
             nn.ReLU(),
-            nn.Conv2d(8, 8, 3, stride=2, padding=1),
+            nn.Conv2d(8, 32, 3, stride=2, padding=1),
         )
 
 

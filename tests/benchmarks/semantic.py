@@ -7,10 +7,11 @@ all alike; figures are medians, memory is the peak above what the process held b
 from __future__ import annotations
 
 import argparse
+import ctypes
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -86,8 +87,8 @@ def binned(classes: int, thresholds: int) -> Contender:
 
 def cost(call: Callable[[], object]) -> Cost:
     """Run ``call`` once."""
+    _start_low()
     before = _resident("VmRSS")
-    _forget_peak()
     wall, cpu = time.perf_counter(), time.process_time()
     call()
     spent = time.process_time() - cpu, time.perf_counter() - wall
@@ -100,13 +101,15 @@ def _resident(field: str) -> float:
     return next((float(line.split()[1]) for line in lines if line.startswith(field)), float("nan"))
 
 
-def _forget_peak() -> None:
+def _start_low() -> None:
+    """Give freed memory back to the system, and let the system forget the peak so far."""
     switch = Path("/proc/self/clear_refs")
     if switch.exists():
+        getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)(0)
         switch.write_text("5")
 
 
-def compare(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, Cost]:
+def compare(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Cost]:
     """The median cost of each, after one round to warm up where there are several."""
     costs: dict[str, list[Cost]] = {name: [] for name in runs}
     for number in range(rounds + (rounds > 1)):
