@@ -19,8 +19,8 @@ from .loaders import random_numbers_kept, stable_subset
 from .options import Keywords, Options, classes_of, task_of
 from .predict import Predict, predictor
 
-COSTLY = 0.2
-"""Share of the time from which on an evaluation's cost is worth a remark."""
+COSTLY, LONG_ENOUGH = 0.2, 60.0
+"""Share of the time, and seconds, from which on the cost of evaluating is worth a remark."""
 
 
 class Scorekeeper:
@@ -174,11 +174,11 @@ class Scorekeeper:
         self._evaluation_seconds += seconds
         total = time.perf_counter() - self._began
         share = self._evaluation_seconds / total
-        if share > COSTLY and total > 60 and not self._guard.counts["evaluation is costly"]:
-            self._guard.tell(
-                "evaluation is costly",
-                f"it takes {share:.0%} of the time; a larger evaluate_every= or evaluate_images= "
-                "takes less",
+        if share > COSTLY and total > LONG_ENOUGH:
+            self._guard.remark(
+                "cost",
+                f"evaluation takes {share:.0%} of the time; a larger evaluate_every= or a smaller "
+                "evaluate_images= takes less",
             )
 
     def _know_train_ids(self) -> None:
@@ -189,10 +189,10 @@ class Scorekeeper:
 
     def _remark_on_leak(self) -> None:
         both = self._train_ids.ids & self._test_ids
-        if both and self.run is not None and not self._guard.counts["leak"]:
+        if both and self.run is not None:
             example = ", ".join(sorted(both)[:3])
             self.run.tag("leak", f"{len(both)} images")
-            self._guard.tell(
+            self._guard.remark(
                 "leak",
                 f"{len(both)} images are in both the train and test set, such as {example}",
             )

@@ -161,7 +161,7 @@ class LoopCallback(Scorekeeper):
     def _measured(self, outputs: Any, targets: Any) -> dict[str, Any]:
         """Focal, cross-entropy and Dice loss of the batch for which a point is due."""
         with self._guard("measuring the losses of a batch"):
-            logits, ignored = main_output(outputs).detach(), self.options.ignore_index
+            logits, ignored = main_output(outputs, targets).detach(), self.options.ignore_index
             return semantic_losses(logits, targets, ignore_index=ignored)
         return {}
 

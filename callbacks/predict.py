@@ -87,23 +87,22 @@ def segment(
     with torch.no_grad():
         outputs = model(images.to(device))
         losses = criterion_losses(criterion, outputs, targets) if criterion else {}
-    return losses, main_output(outputs), targets
+    return losses, main_output(outputs, targets), targets
 
 
 def criterion_losses(
     criterion: Callable[[Any, Any], Any], outputs: Any, targets: Any
 ) -> dict[str, Any]:
     """What ``criterion`` says of each output, weighted as in torchvision's reference training."""
-    losses = of_criterion(criterion(main_output(outputs), targets))
+    losses = of_criterion(criterion(main_output(outputs, targets), targets))
     if isinstance(outputs, Mapping) and "aux" in outputs:
-        losses["auxiliary"] = AUXILIARY_WEIGHT * sum(
-            of_criterion(criterion(outputs["aux"], targets)).values()
-        )
+        auxiliary = criterion(main_output(outputs["aux"], targets), targets)
+        losses["auxiliary"] = AUXILIARY_WEIGHT * sum(of_criterion(auxiliary).values())
     return losses
 
 
-def main_output(outputs: Any) -> Any:
-    """The logits (N, C, H, W) in what a semantic model returned."""
+def main_output(outputs: Any, targets: Tensor) -> Tensor:
+    """The logits (N, C, H, W) in what a semantic model returned, at the size of ``targets``."""
     if isinstance(outputs, Mapping):
         outputs = outputs.get("out", outputs.get("logits"))
     if not isinstance(outputs, Tensor) or outputs.ndim != 4:
@@ -112,7 +111,10 @@ def main_output(outputs: Any) -> Any:
             f"the model's output is {what}, not logits (N, C, H, W) nor a dict with 'out'; pass "
             "predict=, a function of (model, batch) that returns losses, predictions, targets"
         )
-    return outputs
+    size = targets.shape[-2:]
+    if outputs.shape[-2:] == size:
+        return outputs
+    return nn.functional.interpolate(outputs, size=size, mode="bilinear", align_corners=False)
 
 
 def of_criterion(losses: Any) -> dict[str, Any]:

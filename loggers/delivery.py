@@ -19,15 +19,27 @@ from .uri import without_credentials
 _TRIES = 3
 _PAUSE = 1.0  # seconds between two tries
 
-say = logging.getLogger("boxscore").warning
-"""Says something to the user from any thread. A warning could be turned into an exception."""
+class Teller:
+    """Tells the user of each kind of trouble once, from any thread.
+
+    Through `logging`: a Python warning may be turned into an exception, and end the delivery.
+    """
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def __call__(self, kind: str, message: str, *args: object) -> None:
+        """Tell, unless something of this ``kind`` was told before."""
+        if kind not in self._told:
+            self._told.add(kind)
+            logging.getLogger("boxscore").warning(f"boxscore: {message}", *args)
 
 
 class Delivery:
     """One spool on its way to one logger."""
 
-    def __init__(self, spool: Spool, logger: Logger) -> None:
-        self.spool, self.logger = spool, logger
+    def __init__(self, spool: Spool, logger: Logger, tell: Teller) -> None:
+        self.spool, self.logger, self._tell = spool, logger, tell
         self._open = False
 
     def step(self) -> Batch:
@@ -41,21 +53,21 @@ class Delivery:
             self._open = True
         batch = self.spool.next()
         if batch.size:
-            hand_over(batch, self.logger, self.spool)
+            hand_over(batch, self.logger, self.spool, self._tell)
         if batch.status is None:
             self.spool.delivered(batch)
         return batch
 
 
-def hand_over(batch: Batch, logger: Logger, spool: Spool | None) -> None:
+def hand_over(batch: Batch, logger: Logger, spool: Spool | None, tell: Teller) -> None:
     """Call ``logger`` once; what it refuses for good is named and set aside."""
     if batch.broken:
-        say("boxscore: %d unreadable lines of a spool were passed over", batch.broken)
+        tell("broken", "%d unreadable lines of a spool were passed over", batch.broken)
     if batch.status is None:
         try:
             logger.log(batch.items)
         except Refused as refusal:
-            say("boxscore: %s; %s", refusal, _set_aside(refusal, spool))
+            tell(f"refused {refusal.names}", "%s; %s", refusal, _set_aside(refusal, spool))
     elif isinstance(logger, MLflowLogger):
         logger.close(batch.status, time=batch.time)  # it may have ended long ago
     else:
@@ -130,7 +142,7 @@ def _synced(spool: Spool, tracking_uri: str | None, tell: Callable[[int], None])
         if not left:
             assert spool.place is not None
             logger = MLflowLogger.at(spool.place, tracking_uri)
-            return _delivered(Delivery(spool, logger), result, tell)
+            return _delivered(Delivery(spool, logger, Teller()), result, tell)
     except (ValueError, OSError) as error:
         left = without_credentials(str(error))
     finally:

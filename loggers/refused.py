@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from boxscore.items import Item
+from boxscore.items import Item, Point
 
 
 class Refused(Exception):
@@ -14,10 +14,11 @@ class Refused(Exception):
 
     Attributes:
         items: what was refused.
+        names: their names, once each.
         reason: why, in the destination's words, without credentials.
     """
 
     def __init__(self, items: Sequence[Item], reason: str) -> None:
         self.items, self.reason = tuple(items), reason
-        names = ", ".join(sorted({getattr(item, "key", item.name) for item in items}))
-        super().__init__(f"refused for good: {names or 'the call'}: {reason}")
+        self.names = sorted({item.key if isinstance(item, Point) else item.name for item in items})
+        super().__init__(f"refused for good: {', '.join(self.names) or 'the call'}: {reason}")

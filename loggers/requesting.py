@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 from .refused import Refused
-from .uri import without_credentials
+from .uri import public, without_credentials
 
 _TIMEOUT = (5.0, 30.0)
 """Seconds to connect and to wait for an answer; MLflow's own defaults try for four minutes."""
 
 _FINAL = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"}
 """MLflow's error codes that no repetition changes."""
+
+_TROUBLE = re.compile(
+    r"\[Errno -?\d+\] [\w ]+|too many \d+ error responses|timed out|Remote end closed connection"
+)
+"""What to tell of a long chain of HTTP errors."""
 
 _DOOR = "_get_http_response_with_retries"
 
@@ -37,16 +43,23 @@ def requesting(uri: str) -> Iterator[None]:
     except (Refused, ConnectionError):
         raise
     except Exception as error:
-        lines = without_credentials(str(error), uri).splitlines() or [type(error).__name__]
         code = getattr(error, "error_code", None)
         # what the client itself cannot encode has no code
         final = code in _FINAL or (code is None and isinstance(error, TypeError | ValueError))
         # not chained: the original's text may hold credentials
         if final:
-            raise Refused((), lines[0][:300]) from None
-        raise ConnectionError(lines[0][:300]) from None
+            raise Refused((), _line(error, uri)) from None
+        trouble = _TROUBLE.search(str(error))
+        raise ConnectionError(
+            f"{public(uri)}: {trouble[0] if trouble else _line(error, uri)}"
+        ) from None
     finally:
         _ours.reset(token)
+
+
+def _line(error: Exception, uri: str) -> str:
+    lines = without_credentials(str(error), uri).splitlines() or [type(error).__name__]
+    return lines[0][:300]
 
 
 @functools.cache

@@ -22,6 +22,7 @@ import shutil
 import socket
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeGuard
@@ -168,7 +169,8 @@ class Spool:
         folder = parent.absolute() / f"{_plain(opening.id)[:8]}-{uuid.uuid4().hex[:8]}"
         folder.mkdir(mode=0o700)
         descriptor = os.open(folder / _CALLS, _NEW, 0o600)
-        _lock(descriptor, wait=True)
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         facts = {"opening": asdict(opening), "place": place, "process": asdict(Process.this())}
         os.write(descriptor, _line({"boxscore": FORMAT, **facts}))
         return cls(folder, descriptor)
@@ -191,7 +193,13 @@ class Spool:
 
     def lock(self) -> bool:
         """Take the spool for this object, unless somebody else has it."""
-        return _lock(self._calls, wait=False) and (self.folder / _CALLS).exists()
+        try:
+            fcntl.flock(self._calls, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # a file system without locks: go by the process that wrote it
+            return not self.process.alive
+        return (self.folder / _CALLS).exists()
 
     def append(self, line: bytes) -> None:
         """Keep ``line``, whole or not at all. Raises `OSError`, such as for a full disk."""
@@ -283,16 +291,6 @@ class Spool:
     def _move(self, cursor: int) -> None:
         self.cursor = cursor
         os.pwrite(self._cursor, b"%020d" % cursor, 0)
-
-
-def _lock(descriptor: int, *, wait: bool) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return True
 
 
 def _plain(text: str) -> str:

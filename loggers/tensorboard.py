@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -78,8 +79,9 @@ class TensorBoardLogger:
         writers, self._writers = self._writers, {}
         self._folder = None
         self._written.clear()
-        for writer in writers.values():
-            writer.close()
+        with ExitStack() as closing:  # one file's trouble keeps no other open
+            for writer in writers.values():
+                closing.callback(writer.close)
 
     def _write(self, split: str, step: int, wall_time: float, values: Sequence[Any]) -> None:
         from tensorboard.compat.proto.event_pb2 import Event

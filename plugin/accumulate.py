@@ -114,8 +114,8 @@ def accumulate(
                 recall[area, threshold, place, valid] = found[valid] / truths[area, valid]
             label = np.flatnonzero(hits.found)
             if len(label):
-                precision[area, threshold, label], scores[area, threshold, label, 1:] = (
-                    _at_recalls(hits, side.score, needed[label], label)
+                precision[area, threshold, label], scores[area, threshold, label, 1:] = _at_recalls(
+                    hits, side.score, needed[label], label
                 )
     return Arrays(
         precision.transpose(1, 3, 2, 0),

@@ -56,6 +56,17 @@ class Truths:
     area: Floats | None
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some images: their dicts as they came, and what was read of them."""
+
+    ids: list[ImageId]
+    predictions: Sequence[Mapping[str, Any]]
+    targets: Sequence[Mapping[str, Any]]
+    detections: Detections
+    truths: Truths
+
+
 def as_array(value: Any) -> Array:
     """``value`` in NumPy: a tensor from any device, bfloat16 as float32; an array; a list."""
     if not hasattr(value, "detach"):  # no tensor
@@ -79,7 +90,8 @@ def image_ids(targets: Sequence[Mapping[str, Any]]) -> list[ImageId]:
     """
     ids = []
     for place, target in enumerate(targets):
-        value = given = target.get("image_id")
+        given = target.get("image_id")
+        value: Any = given
         if hasattr(value, "item") and np.size(as_array(value)) == 1:
             value = value.item()
         if isinstance(value, bool) or not isinstance(value, int | str | None):
@@ -91,19 +103,32 @@ def image_ids(targets: Sequence[Mapping[str, Any]]) -> list[ImageId]:
     return ids
 
 
-def read_detections(
+def read_batch(
     predictions: Sequence[Mapping[str, Any]],
-    ids: Sequence[ImageId],
+    targets: Sequence[Mapping[str, Any]],
+    ids: list[ImageId],
     labels: Indices,
     *,
     boxes: bool,
-) -> Detections:
-    """Read ``scores``, ``labels`` and (where ``boxes``) ``boxes`` or ``boxes_xywh``.
+) -> Batch:
+    """Read all but the masks.
+
+    Args:
+        predictions: with ``scores``, ``labels`` and ``boxes`` or ``boxes_xywh``.
+        targets: with ``labels`` and boxes likewise, perhaps ``iscrowd`` and ``area``.
+        ids: of the images.
+        labels: of the classes, ascending.
+        boxes: whether boxes are wanted.
 
     Raises:
         ValueError: naming image, field and value.
     """
-    side = _Side("prediction", predictions, ids)
+    detections = _detections(_Side("prediction", predictions, ids), labels, boxes=boxes)
+    truths = _truths(_Side("target", targets, ids), labels, boxes=boxes)
+    return Batch(ids, predictions, targets, detections, truths)
+
+
+def _detections(side: _Side, labels: Indices, *, boxes: bool) -> Detections:
     score = side.column("scores")
     side.check("scores", ~np.isfinite(score), score, "is not finite")
     if score.dtype.kind != "f" or score.dtype.itemsize > 4:
@@ -116,25 +141,12 @@ def read_detections(
     )
 
 
-def read_truths(
-    targets: Sequence[Mapping[str, Any]],
-    ids: Sequence[ImageId],
-    labels: Indices,
-    *,
-    boxes: bool,
-) -> Truths:
-    """Read ``labels``, (where ``boxes``) ``boxes`` or ``boxes_xywh``, ``iscrowd`` and ``area``.
-
-    Raises:
-        ValueError: naming image, field and value.
-    """
-    side = _Side("target", targets, ids)
+def _truths(side: _Side, labels: Indices, *, boxes: bool) -> Truths:
     crowd = side.optional("iscrowd", 0)
     area = side.optional("area", np.nan)
     if area is not None:
         area = area.astype(np.float64)
-        given = np.repeat([target.get("area") is not None for target in targets], side.counts)
-        wrong = given & ~((area >= 0) & (area < np.inf))
+        wrong = ~((area >= 0) & (area < np.inf)) & ~side.lacks("area")
         side.check("area", wrong, area, "is not a finite number of 0 or more")
     return Truths(
         side.images(),
@@ -184,7 +196,11 @@ class _Side:
             values[place] = np.full(self.counts[place], default)
         return self.column(field, values)
 
-    def column(self, field: str, values: Sequence[Any] | None = None) -> Array:
+    def lacks(self, field: str) -> Bools:
+        """Whether each row's image lacks a field."""
+        return np.repeat([one.get(field) is None for one in self._dicts], self.counts)
+
+    def column(self, field: str, values: list[Any] | None = None) -> Array:
         """One number per row."""
         values = self._values(field) if values is None else values
         self._same_length(field, values)
@@ -210,9 +226,11 @@ class _Side:
         boxes = np.concatenate(sized, axis=1) if len(sized) > 1 else sized[0]
         if not (np.isfinite(boxes).all() and (boxes[2:] >= 0).all()):
             given = np.concatenate([as_array(value).reshape(-1, 4) for value in values])
-            self.check(field, ~np.isfinite(boxes).all(axis=0), given, "is not finite")
+            wrong: Bools = np.logical_or.reduce(~np.isfinite(boxes), axis=0)
+            self.check(field, wrong, given, "is not finite")
             problem = "has x2 < x1 or y2 < y1" if corners else "has a width or height below 0"
-            self.check(field, (boxes[2:] < 0).any(axis=0), given, problem)
+            wrong = np.logical_or.reduce(boxes[2:] < 0, axis=0)
+            self.check(field, wrong, given, problem)
         return boxes
 
     def check(self, field: str, wrong: Bools, values: Array, problem: str) -> None:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -78,6 +79,86 @@ def view(folder: Path) -> None:
                 threading.Event().wait()
         except KeyboardInterrupt:
             click.echo()
+
+
+@main.command()
+@click.option("--annotations", type=FILE, required=True, help="COCO's instances file.")
+@click.option("--predictions", type=FILE, required=True, help="COCO's results file.")
+@click.option("--masks", is_flag=True, help="Measure masks as well as boxes.")
+@click.option("--per-class", is_flag=True, help="The figures of each class too.")
+@click.option("--max-detections", type=click.IntRange(1), default=100, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="As JSON, by the catalogue's names.")
+@click.option("--log-dir", help="Log to TensorBoard in this folder too.")
+@click.option("--tracking-uri", help="Log to MLflow too.")
+@click.option("--model", help="What made the predictions: 'RetinaNet 640x640 ResNet-50'.")
+@click.option("--dataset", help="The data's name.  [default: the annotations' file name]")
+@click.option("--step", type=click.IntRange(0), default=0, help="Optimizer steps of the model.")
+def evaluate(annotations: Path, predictions: Path, **options: Any) -> None:
+    """Measure detections in COCO's format against ground truth."""
+    with one_line():
+        from rich.console import Console
+
+        from .offline import as_json, show
+        from .offline import evaluate as measure
+
+        metric = measure(
+            annotations,
+            predictions,
+            masks=options["masks"],
+            max_detections=options["max_detections"],
+            destination=_destination(annotations, options),
+        )
+        if options["as_json"]:
+            click.echo(json.dumps(as_json(metric, per_class=options["per_class"]), indent=2))
+        else:
+            show(metric, Console(), per_class=options["per_class"])
+
+
+def _destination(annotations: Path, options: dict[str, Any]) -> Any:
+    if not (options["log_dir"] or options["tracking_uri"]):
+        return None
+    from .identity import Identity
+    from .offline import Destination
+
+    identity = Identity.parse(options["model"] or "")
+    if identity.missing:
+        raise ValueError(
+            f"--model {options['model'] or ''!r} says no {' and no '.join(identity.missing)}; "
+            "pass algorithm, input size and backbone, such as 'RetinaNet 640x640 ResNet-50'"
+        )
+    return Destination(
+        identity,
+        options["dataset"] or annotations.stem,
+        options["log_dir"] or "runs",
+        options["tracking_uri"],
+        options["step"],
+    )
+
+
+@main.command()
+@click.argument("folder", type=FOLDER)
+@click.option("--tracking-uri", help="Where to deliver.  [default: where the training logged]")
+def sync(folder: Path, tracking_uri: str | None) -> None:
+    """Deliver what trainings below FOLDER recorded and could not hand over; safe to repeat."""
+    with one_line():
+        from rich.progress import Progress
+
+        from boxscore.loggers import sync as deliver
+
+        with Progress(transient=True) as bar:
+            task = bar.add_task("delivering", total=None)
+            results = deliver(
+                folder,
+                tracking_uri,
+                lambda done, total: bar.update(task, completed=done, total=total),
+            )
+        for result in results:
+            ending = f"stays: {result.left}" if result.left else f"{result.status}, all delivered"
+            click.echo(f"{result.run}: {result.items} items delivered; {ending}")
+        if not results:
+            click.echo(f"Nothing is left to deliver in {folder}.")
+        if any(result.left for result in results):
+            raise SystemExit(InputError.exit_code)
 
 
 @main.command()

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from . import layers
+from .backbones import backbone
 from .families import MEANT, algorithm
 
 Said = dict[str, tuple[str, str]]
@@ -26,10 +27,10 @@ def pixels(size: Any) -> str:
     if isinstance(size, Sequence):
         sides = [size[0], size[-1]] if size else [None]
     else:
-        side = size.get if isinstance(size, Mapping) else lambda name: getattr(size, name, None)
-        sides = [side("height"), side("width")]
+        named = size if isinstance(size, Mapping) else vars(size)
+        sides = [named.get("height"), named.get("width")]
         if not all(sides):
-            sides = [side("shortest_edge"), side("longest_edge")]
+            sides = [named.get("shortest_edge"), named.get("longest_edge")]
     return "x".join(str(side) for side in sides) if all(sides) else ""
 
 
@@ -63,7 +64,7 @@ def transformers(config: Any) -> Said:
     described = getattr(config, "backbone_config", None)
     named = getattr(config, "backbone", None)
     if isinstance(named, str):
-        said["backbone"] = (layers.backbone(named) or named, "config.backbone")
+        said["backbone"] = (backbone(named) or named, "config.backbone")
     elif described is not None:
         said["backbone"] = (layers.hugging_face(described), "config.backbone_config")
     else:

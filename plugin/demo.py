@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,8 @@ def demo(plan: Plan, console: Console) -> LoopCallback:
         ValueError: for a plan or data that cannot be trained, with what is wrong.
     """
     _seed(plan.seed)
-    train, test, classes, name = _data(plan)
+    train, test, name = _data(plan)
+    classes = test.classes
     backbone = plan.backbone or default_backbone(plan.trained)
     model = ALGORITHMS[plan.task][plan.trained](backbone, max(classes) + 1, plan.input_size)
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
@@ -89,7 +91,8 @@ def demo(plan: Plan, console: Console) -> LoopCallback:
         optimizer,
         _loader(test, plan),
         train_loader=loader,
-        criterion=cross_entropy_loss if _semantic(plan) else None,
+        criterion=partial(cross_entropy_loss, ignore_index=test.ignore_index),
+        ignore_index=test.ignore_index,
         task=plan.task,
         dataset=name,
         classes=classes,
@@ -102,7 +105,7 @@ def demo(plan: Plan, console: Console) -> LoopCallback:
     with _bar(console) as bar, score:
         task = bar.add_task("", total=plan.steps, shown="")
         for step, batch in enumerate(_endless(loader, plan.steps), 1):
-            _train(model, optimizer, batch, score, plan)
+            _train(model, optimizer, batch, score, test.ignore_index)
             _show(bar, task, step, score)
     return score
 
@@ -137,16 +140,14 @@ def majority_remark(run: Any) -> str:
     )
 
 
-def _data(plan: Plan) -> tuple[Any, Any, dict[int, str], str]:
+def _data(plan: Plan) -> tuple[Any, Any, str]:
     if plan.data is None:
-        from .shapes import CLASSES, Shapes
+        from .shapes import Shapes
 
-        classes = {0: "ground", **CLASSES} if _semantic(plan) else dict(CLASSES)
-        return Shapes("train", plan.task), Shapes("test", plan.task), classes, "shapes"
+        return Shapes("train", plan.task), Shapes("test", plan.task), "shapes"
     from .folders import read_folder
 
-    train, test = read_folder(plan.data, plan.task, side=plan.input_size)
-    return train, test, test.classes, plan.data.resolve().name
+    return *read_folder(plan.data, plan.task, side=plan.input_size), plan.data.resolve().name
 
 
 def _identity(plan: Plan, model: nn.Module) -> Identity:
@@ -158,16 +159,19 @@ def _identity(plan: Plan, model: nn.Module) -> Identity:
     return Identity.of(model, input_size=size)
 
 
-def _train(model: nn.Module, optimizer: Any, batch: Any, score: LoopCallback, plan: Plan) -> None:
+def _train(
+    model: nn.Module, optimizer: Any, batch: Any, score: LoopCallback, ignore_index: int
+) -> None:
     images, targets = batch
     model.train()
     outputs = None
-    if _semantic(plan):
+    if isinstance(targets, Tensor):
         outputs = model(images)
         outputs = outputs["out"] if isinstance(outputs, dict) else outputs
-        losses = {"classification": cross_entropy_loss(outputs, targets)}
+        loss = cross_entropy_loss(outputs, targets, ignore_index=ignore_index)
+        losses = {"classification": loss}
     else:
-        losses = model(images, [target for target in targets])
+        losses = model(images, targets)
     optimizer.zero_grad()
     total: Tensor = sum(losses.values(), torch.zeros(()))
     total.backward()  # type: ignore[no-untyped-call]
@@ -190,7 +194,7 @@ def _endless(loader: Any, steps: int) -> Iterator[Any]:
 def _loader(data: Any, plan: Plan, *, shuffle: bool = False) -> Any:
     return torch.utils.data.DataLoader(
         data,
-        batch_size=plan.batch_size,
+        batch_size=plan.batch_size if getattr(data, "even", True) else 1,
         shuffle=shuffle,
         drop_last=shuffle and len(data) > plan.batch_size,
         collate_fn=None if _semantic(plan) else as_lists,

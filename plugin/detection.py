@@ -21,7 +21,7 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from .accumulate import Arrays, Ranking, accumulate, figures, figures_per_class, rank
-from .batch import Detections, ImageId, Truths, image_ids, read_detections, read_truths
+from .batch import Batch, Detections, ImageId, Truths, image_ids, read_batch
 from .confusion import Confusion, confuse
 from .curves import BestF1s, Curves, best_f1s, curves
 from .masks import Patches
@@ -50,8 +50,8 @@ class DetectionMetrics:
     Predictions and targets are lists with one dict per image, in torchvision's convention; tensors
     on any device, arrays or lists:
 
-    * predictions: ``boxes`` (n, 4), x1, y1, x2, y2 in pixels of the original image; ``scores`` (n,);
-      ``labels`` (n,); with ``masks=True`` also ``masks`` (see `masks.read_masks`).
+    * predictions: ``boxes`` (n, 4), x1, y1, x2, y2 in pixels of the original image; ``scores``
+      (n,); ``labels`` (n,); with ``masks=True`` also ``masks`` (see `masks.read_masks`).
     * targets: ``boxes``, ``labels``, ``masks`` likewise; optionally ``iscrowd`` (n,); ``area``
       (n,) in square pixels, by default that of the box, or for mask figures of the mask;
       ``image_id``, an integer or a string; ``orig_size``, (height, width), for polygons.
@@ -150,12 +150,12 @@ class DetectionMetrics:
         fresh = self._unseen(ids)
         if not fresh:
             return
-        part = self._tally(
+        batch = self._read(
             [predictions[place] for place in fresh],
             [targets[place] for place in fresh],
             [ids[place] for place in fresh],
         )
-        self._add(part)
+        self._add(self._tally(batch))
 
     def merge(self, other: Self) -> None:
         """Take in all that ``other`` has seen, less what was seen here.
@@ -295,7 +295,10 @@ class DetectionMetrics:
         self._arrays = {}
 
     def _empty(self) -> Tally:
-        return self._tally([], [], [])
+        return self._tally(self._read([], [], []))
+
+    def _read(self, predictions: Dicts, targets: Dicts, ids: list[ImageId]) -> Batch:
+        return read_batch(predictions, targets, ids, self._labels, boxes="box" in self.kinds)
 
     def _whole(self) -> Tally:
         """All images in one tally, in order."""
@@ -311,47 +314,41 @@ class DetectionMetrics:
             self._ranking = rank(whole, len(self._names))
         return whole, self._ranking
 
-    def _tally(self, predictions: Dicts, targets: Dicts, ids: list[ImageId]) -> Tally:
+    def _tally(self, batch: Batch) -> Tally:
         """Match one batch."""
-        boxes = "box" in self.kinds
-        detections = read_detections(predictions, ids, self._labels, boxes=boxes)
-        truths = read_truths(targets, ids, self._labels, boxes=boxes)
-        rows = self._best(detections)
-        image, label = detections.image[rows], detections.label[rows]
-        narrow = np.min_scalar_type(len(self._names))
+        truths, rows = batch.truths, self._best(batch.detections)
+        image, label = batch.detections.image[rows], batch.detections.label[rows]
+        score = batch.detections.score[rows]
+        images, narrow = len(batch.ids), np.min_scalar_type(len(self._names))
         tables: dict[str, Table] = {
             IMAGE: {
-                "detections": np.bincount(image, minlength=len(ids)).astype(np.uint32),
-                "truths": np.bincount(truths.image, minlength=len(ids)).astype(np.uint32),
+                "detections": np.bincount(image, minlength=images).astype(np.uint32),
+                "truths": np.bincount(truths.image, minlength=images).astype(np.uint32),
             },
-            DETECTION: {"score": detections.score[rows], "label": label.astype(narrow)},
+            DETECTION: {"score": score, "label": label.astype(narrow)},
             TRUTH: {"label": truths.label.astype(narrow)},
         }
         for kind in self.kinds:
-            wide = self._confusion and kind == self.kinds[0]
-            pairs = self._pairs(image, label, truths, across_classes=wide)
+            across = self._confusion and kind == self.kinds[0]
+            pairs = self._pairs(image, label, truths, across_classes=across)
             if kind == "box":
-                found = _measure_boxes(pairs, detections.box[:, rows], truths)
+                found = _measure_boxes(pairs, batch.detections.box[:, rows], truths)
             else:
-                found = measure_masks(
-                    pairs, predictions, targets, ids, detections, rows, truths, self._patches
-                )
+                found = measure_masks(pairs, batch, rows, self._patches)
             pairs, iou, area, truth_area = found
-            if wide:
-                tables["confusion"] = confuse(
-                    pairs, iou, detections.score[rows], truths, len(self._names)
-                )
+            if across:
+                tables["confusion"] = confuse(pairs, iou, score, truths, len(self._names))
                 same = np.flatnonzero(label[pairs.detection] == truths.label[pairs.truth])
                 pairs, iou = Pairs(pairs.detection[same], pairs.truth[same]), iou[same]
             if truths.area is not None:
                 truth_area = np.where(np.isnan(truths.area), truth_area, truths.area)
             truth_outside = outside(truth_area)
             truth_outside[truths.crowd] = ALL_AREAS
+            matches = match(pairs, iou, truth_outside, truths.crowd)
             tables[DETECTION][f"{kind}_outside"] = outside(area)
             tables[TRUTH][f"{kind}_outside"] = truth_outside
-            matches = match(pairs, iou, truth_outside, truths.crowd)
             tables[kind] = matches._asdict() | {"row": matches.row.astype(np.uint32)}
-        return Tally(ids, tables)
+        return Tally(batch.ids, tables)
 
     def _best(self, detections: Detections) -> Indices:
         """The rows by image, class and falling score, the best ones of each up to the limit."""

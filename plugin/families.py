@@ -82,7 +82,7 @@ class Family:
     whole: bool = False
 
 
-YOLO = "n/nano/nu s/small/su m/medium/mu l/large/lu x/xlarge/xu"
+YOLO = "xs n/nano/nu s/small/su m/medium/mu l/large/lu x/xlarge/xu"
 DETR = "n/nano s/small m/medium l/large x/xlarge"
 SIZES = "Tiny/t Small/s Base/b Large/l"
 B0_B5 = "B0 B1 B2 B3 B4 B5"
@@ -95,6 +95,7 @@ FAMILIES = (
     Family("SSDLite"),
     Family("RetinaNet", "retinanet50 retinanet101 retinanet152"),
     Family("FCOS"),
+    Family("NAS-FCOS"),
     Family("ATSS"),
     Family("GFL", "generalizedfocalloss"),
     Family("VarifocalNet", "vfnet"),
@@ -123,7 +124,7 @@ FAMILIES = (
     Family("CondInst"),
     Family("BoxInst"),
     # YOLO, by the families that their authors name
-    Family("YOLOv1"),
+    Family("YOLOv1", "yolo1", "tiny"),
     Family("YOLOv2", "yolo2", "tiny"),
     Family("YOLOv3", "yolo3", "tiny/tinyu spp/sppu"),
     Family("YOLOv4", "yolo4", "tiny"),
@@ -170,7 +171,7 @@ FAMILIES = (
     Family("PointRend"),
     Family("QueryInst"),
     Family("DiffusionDet"),
-    Family("Panoptic FPN", "panopticfpn"),
+    Family("Panoptic FPN"),
     Family("RoI Transformer", "roitrans"),
     Family("Oriented R-CNN"),
     Family("Rotated RetinaNet"),
@@ -187,7 +188,7 @@ FAMILIES = (
     Family("RT-DETRv2"),
     Family("RF-DETR", "", "nano small medium base large"),
     Family("LW-DETR", "", "tiny small medium large xlarge"),
-    Family("D-FINE", "dfine", DETR, "HGNetv2"),
+    Family("D-FINE", "", DETR, "HGNetv2"),
     Family("DEIM"),
     Family("DEIMv2"),
     Family("Co-DETR", "codino codeformabledetr"),
@@ -195,7 +196,7 @@ FAMILIES = (
     Family("Grounding DINO", "mmgroundingdino gdino", "Tiny Base", "Swin-{}"),
     Family("DETA"),
     Family("DDQ", "ddqdetr"),
-    Family("Table Transformer", "tabletransformer"),
+    Family("Table Transformer"),
     Family("OWL-ViT", "", "Base Large", "ViT-{}"),
     Family("OWLv2"),
     Family("OmDet-Turbo"),
@@ -203,7 +204,7 @@ FAMILIES = (
     Family("YOLOS", "", "Tiny/ti Small/s Base/b", "DeiT-{}"),
     Family("MaskFormer"),
     Family("Mask2Former"),
-    Family("Mask DINO", "maskdino"),
+    Family("Mask DINO"),
     Family("OneFormer"),
     Family("EoMT", "eomtdinov3", "Small Base Large", "ViT-{}"),
     # pixels
@@ -230,7 +231,7 @@ FAMILIES = (
     Family("DeepLabV3", "aspphead"),
     Family("DeepLabV3+", "deeplabv3p depthwiseseparableaspphead"),
     Family("LR-ASPP"),
-    Family("UPerNet", "uperhead"),
+    Family("UPerNet", "uperhead uper"),
     Family("SegFormer", "", B0_B5, "MiT-{}"),
     Family("Segmenter"),
     Family("SegNeXt"),
@@ -251,7 +252,7 @@ FAMILIES = (
     Family("DMNet"),
     Family("ISANet"),
     Family("K-Net"),
-    Family("Non-local Net", "nonlocal nonlocalnet"),
+    Family("Non-local Net", "nonlocal"),
     Family("ICNet"),
     Family("ERFNet"),
     Family("ENet"),
@@ -267,14 +268,17 @@ FAMILIES = (
     Family("STDC", "stdc1 stdc2"),
     Family("PIDNet", "", "S/small M/medium L/large", "PIDNet-{}"),
     Family("DDRNet", "", "23slim 23", "DDRNet-{}"),
-    Family("Panoptic-DeepLab", "panopticdeeplab"),
+    Family("Panoptic-DeepLab"),
 )
 
 MEANT = {
     "RetinaNet": {"SSD"},
     "U-Net": {"FCN", "PSPNet", "DeepLabV3"},
     "K-Net": {"FCN", "PSPNet", "DeepLabV3", "UPerNet"},
-    **{network: {"FCN"} for network in ("BiSeNetV1", "BiSeNetV2", "Fast-SCNN", "ICNet", "ERFNet")},
+    **{
+        network: {"FCN"}
+        for network in ("BiSeNetV1", "BiSeNetV2", "Fast-SCNN", "ICNet", "ERFNet", "CGNet")
+    },
 }
 """The algorithm that is meant where one of these is named beside it. Any other two contradict."""
 

@@ -76,14 +76,15 @@ def detection_content(target: Mapping[str, Any], names: Mapping[int, str]) -> by
     """The objects of one image as bytes: class names, crowd flags, boxes and areas.
 
     Args:
-        target: ``boxes`` (N, 4) xyxy in pixels of the original image, ``labels`` (N,) and where
-            they are given ``iscrowd`` (N,) and ``area`` (N,).
+        target: ``boxes`` (N, 4) xyxy in pixels of the original image, or ``boxes_xywh`` (x, y,
+            width, height); ``labels`` (N,), and where they are given ``iscrowd`` (N,) and
+            ``area`` (N,).
         names: the classes by label.
 
     Boxes are rounded to 0.01 px and areas to 0.01 px², from 10,000 px² on to 1 px²: float32 noise
     of a resize and back is smaller. The objects' order does not count.
     """
-    boxes = as_array(target["boxes"]).reshape(-1, 4).astype(np.float64)
+    boxes = _corners(target)
     count = len(boxes)
     labels = as_array(target["labels"]).reshape(-1)
     crowd = as_array(target.get("iscrowd", np.zeros(count))).reshape(-1)
@@ -111,6 +112,14 @@ def as_array(values: Any) -> np.ndarray[Any, Any]:
         values = values.detach().cpu()
         return np.asarray(values.float() if values.dtype.is_floating_point else values)
     return np.asarray(values)
+
+
+def _corners(target: Mapping[str, Any]) -> np.ndarray[Any, Any]:
+    xywh = "boxes_xywh" in target
+    boxes = as_array(target["boxes_xywh" if xywh else "boxes"]).reshape(-1, 4).astype(np.float64)
+    if xywh:
+        boxes = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
+    return boxes
 
 
 def _rounded_area(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

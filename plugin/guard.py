@@ -28,6 +28,7 @@ class Guard:
             raise ValueError(f"on_error: {on_error!r} is neither 'warn' nor 'raise'")
         self.on_error = on_error
         self.counts: Counter[str] = Counter()
+        self._remarks: set[str] = set()
 
     @contextmanager
     def __call__(self, what: str) -> Iterator[None]:
@@ -45,6 +46,12 @@ class Guard:
         if self.counts[what] == 1:
             message = f"boxscore: {what}: {_line(trouble)}; training goes on, further such trouble"
             warnings.warn(f"{message} is counted", stacklevel=3)
+
+    def remark(self, what: str, text: str) -> None:
+        """Warn once of ``what``, which is no trouble in measuring but worth knowing."""
+        if what not in self._remarks:
+            self._remarks.add(what)
+            warnings.warn(f"boxscore: {text}", stacklevel=3)
 
     def report(self) -> None:
         """Warn of what came more than once, with its count."""

@@ -10,10 +10,11 @@ from typing import Any
 from .names import legal
 
 SIZE = re.compile(r"([1-9][0-9]{0,4})(?:\s*[xX\u00d7]\s*([1-9][0-9]{0,4}))?")
+Size = str | int | Iterable[int]
 EXAMPLE = 'identity=Identity(algorithm="RetinaNet", input_size="640x640")'
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Identity:
     """What must agree for losses to be comparable, and what the run is called.
 
@@ -31,17 +32,19 @@ class Identity:
 
     algorithm: str
     input_size: str
-    backbone: str = ""
+    backbone: str
 
-    def __post_init__(self) -> None:
-        typed = _line(self.algorithm)
+    def __init__(self, algorithm: str, input_size: Size, backbone: str = "") -> None:
+        typed = _line(algorithm)
         if not typed:
             raise ValueError(f"Identity: no algorithm. Pass {EXAMPLE}")
-        from .families import algorithm
+        self._set(spelling(typed) or typed, sized(input_size), _line(backbone))
 
-        object.__setattr__(self, "algorithm", algorithm(typed) or typed)
-        object.__setattr__(self, "input_size", sized(self.input_size))
-        object.__setattr__(self, "backbone", _line(self.backbone))
+    def _set(self, algorithm: str, input_size: str, backbone: str) -> None:
+        """Fill the fields, once, of a frozen value."""
+        object.__setattr__(self, "algorithm", algorithm)
+        object.__setattr__(self, "input_size", input_size)
+        object.__setattr__(self, "backbone", backbone)
 
     def __str__(self) -> str:
         """As the run is called: ``RetinaNet 640x640 ResNet-50``."""
@@ -66,11 +69,9 @@ class Identity:
         """
         if self.missing:
             raise ValueError(f"Identity {str(self)!r} says no {self.missing[0]}. Pass {EXAMPLE}")
-        from .families import algorithm
-
         # no other name can meet "DeepLabV3Plus": the constructor has read it as DeepLabV3+
         spelled = self.algorithm.replace("+", "Plus")
-        same = algorithm(spelled) == self.algorithm
+        same = spelling(spelled) == self.algorithm
         return f"{legal(spelled if same else self.algorithm)} {self.input_size}"
 
     @classmethod
@@ -92,6 +93,8 @@ class Identity:
             raise TypeError(f"Identity.of knows {', '.join(cls.__slots__)}; not {min(unknown)!r}")
         found = {name: value for name, (value, _) in infer(model).items()}
         fields = {**found, **{name: value for name, value in known.items() if value}}
+        if "input_size" in fields:
+            fields["input_size"] = sized(fields["input_size"])
         lacking = [name for name in ("algorithm", "input_size") if name not in fields]
         if lacking:
             raise ValueError(_question(model, fields, lacking))
@@ -112,12 +115,18 @@ class Identity:
         from .parsing import parse
 
         identity = object.__new__(cls)  # past the constructor, which insists on both fields
-        for field, value in parse(name).items():
-            object.__setattr__(identity, field, value)
+        identity._set(**parse(name))
         return identity
 
 
-def sized(size: object) -> str:
+def spelling(algorithm: str) -> str:
+    """An algorithm's one spelling; "" where the table has no line for it."""
+    from . import families  # the tables are not loaded before they are needed
+
+    return families.algorithm(algorithm)
+
+
+def sized(size: Size) -> str:
     """A size as ``"<height>x<width>"``.
 
     Args:

@@ -23,6 +23,8 @@ RESNET = {
 VGG = {6: "VGG-11", 8: "VGG-13", 10: "VGG-16", 12: "VGG-19"}
 """By the convolutions before the fourth pooling, where SSD cuts it."""
 
+LAYERS = ("layer1", "layer2", "layer3", "layer4")
+
 MOBILENET = {
     ("mobilenetv2", 17): "MobileNetV2",
     ("mobilenetv3", 15): "MobileNetV3-Large",
@@ -86,8 +88,7 @@ def trunk(module: Any) -> str:
 
 def _resnet(body: Any) -> str:
     """A ResNet, ResNeXt or Wide ResNet of torchvision."""
-    layers = [getattr(body, f"layer{n}", None) for n in (1, 2, 3, 4)]
-    layers = [layer for layer in layers if layer is not None]
+    layers = [getattr(body, name) for name in LAYERS if hasattr(body, name)]
     if len(layers) < 3 or not hasattr(layers[0][0], "conv2"):
         return ""
     block = layers[0][0]

@@ -65,8 +65,9 @@ class BrokenRLE(ValueError):
     """An RLE that is cut off or not of the size that it names; ``entry`` is its place."""
 
     def __init__(self, entry: int) -> None:
-        super().__init__(f"entry {entry}: the RLE is cut off, or not of the size that it names")
         self.entry = entry
+        self.problem = "the RLE is cut off, or not of the size that it names"
+        super().__init__(f"entry {entry}: {self.problem}")
 
 
 def read_masks(value: Any, size: Size | None) -> Masks:
@@ -156,14 +157,22 @@ def _from_polygons(polygons: Any, size: Size | None) -> dict[str, Any]:
 def run_areas(rles: Sequence[Mapping[str, Any]]) -> Indices:
     """The area of each compressed RLE.
 
-    Counts are written in groups of five bits, the sixth saying that more follow, and from the
-    fourth on as the difference to the count before last (pycocotools' ``rleFrString``).
-
     Raises:
         BrokenRLE: for the first whose counts are cut off, or no counts of its size.
     """
+    counts, first = _run_lengths(rles)
+    odd = (np.arange(len(counts)) - np.repeat(first, np.diff(first, append=len(counts)))) % 2
+    return np.add.reduceat(counts * odd, first) if len(rles) else first
+
+
+def _run_lengths(rles: Sequence[Mapping[str, Any]]) -> tuple[Indices, Indices]:
+    """The lengths of the runs of 0, 1, 0, … of compressed RLEs, and where each one's begin.
+
+    Counts are written in groups of five bits, the sixth saying that more follow, and from the
+    fourth on as the difference to the count before last (pycocotools' ``rleFrString``).
+    """
     if not rles:
-        return np.zeros(0, np.int64)
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
     lengths = np.array([len(rle["counts"]) for rle in rles])
     pixels = np.array([rle["size"][0] * rle["size"][1] for rle in rles])
     code = np.frombuffer(b"".join(rle["counts"] for rle in rles), np.uint8) - np.uint8(48)
@@ -195,7 +204,14 @@ def run_areas(rles: Sequence[Mapping[str, Any]]) -> Indices:
     counts[first] = value[first]
     _refuse(np.minimum.reduceat(counts, first) < 0)
     _refuse(np.add.reduceat(counts, first) != pixels)
-    return np.add.reduceat(np.where(odd, counts, 0), first)
+    return counts, first
+
+
+def _decode(rle: Mapping[str, Any]) -> Array:
+    """The pixels of an RLE, which runs down the columns."""
+    counts, _ = _run_lengths([rle])
+    height, width = rle["size"]
+    return np.repeat(np.arange(len(counts), dtype=np.uint8) & 1, counts).reshape(width, height).T
 
 
 def _refuse(wrong: Bools) -> None:
@@ -236,7 +252,7 @@ class Patches:
 
     def _add(self, key: tuple[int, int, bytes]) -> Patch:
         height, width, counts = key
-        patch = _patch(coco.decode({"size": [height, width], "counts": counts}))
+        patch = _patch(_decode({"size": [height, width], "counts": counts}))
         if self._room >= patch.words.nbytes:
             self._room -= patch.words.nbytes
             self._kept[key] = patch

@@ -21,7 +21,7 @@ PLAIN = set(
             "smp mmdet mmseg detectron ultralytics hf facebook nvidia microsoft google detectors",
             "segmentation detection detect det seg segm sem semantic instance panoptic pose obb",
             "keypoint keypoints ins object objects image model models tiny",
-            "my our the a an new best last final baseline default test train training trained",
+            "cv my our the a an new best last final baseline default test train training trained",
             "pretrained pre finetuned finetune scratch run exp experiment v u",
         )
     ).split()
@@ -107,7 +107,8 @@ def parse(name: str) -> dict[str, str]:
         algorithm, trunk = "RetinaNet", f"{trunk.removesuffix(' V1')} V1"
     return {
         "algorithm": algorithm,
-        "input_size": _rectangle(words) or _square(words, [*families, *trunks]),
+        "input_size": _rectangle(words)
+        or (_square(words, [*families, *trunks]) if algorithm or trunk else ""),
         "backbone": trunk,
     }
 
@@ -126,7 +127,8 @@ def _is_own(head: str, tail: str) -> bool:
     family = algorithms().get(key(head))
     if family is None or family.name != head or tail != " ".join(tail.split()):
         return False
-    return backbone(tail) == tail or not any(word.text in PLAIN for word in split(tail))
+    known = {backbone(tail), *scales(head).values()}
+    return tail in known or PLAIN.isdisjoint(re.split(r"[\W_]+", tail.lower()))
 
 
 def _spelled(
@@ -250,7 +252,7 @@ def _ends_size(rest: Words) -> bool:
 def _square(words: Words, spans: list[Span]) -> str:
     """A size given as one number, "ssd512", "img640"; "" where there is none, or several."""
     found = set()
-    for at, word in enumerate(words if spans else ()):  # a number alone is any number
+    for at, word in enumerate(words):
         covered = any(span.start <= at < span.stop for span in spans)
         follows = any(span.stop == at for span in spans)
         if not covered and _is_square(words, at, glued=follows):
@@ -265,6 +267,8 @@ def _is_square(words: Words, at: int, glued: bool = False) -> bool:
         return False
     word, before = words[at], words[at - 1].text if at else ""
     if word.number not in SQUARES or word.number in YEARS or before in NO_SIZE:
+        return False
+    if word.number % 4 and word.number % 8 != 1:  # networks halve it, or halve all but one
         return False
     after = words[at + 1] if at + 1 < len(words) else Word("")
     named = before in SIZE

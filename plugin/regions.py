@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .batch import Detections, ImageId, Truths, as_array, image_name
+from .batch import Batch, as_array, image_name
 from .masks import (
     Masks,
     Packed,
@@ -24,82 +24,66 @@ from .masks import (
 )
 from .matching import Bools, Floats, Indices, Pairs
 
-Dicts = Sequence[Mapping[str, Any]]
-
 
 def measure_masks(
-    pairs: Pairs,
-    predictions: Dicts,
-    targets: Dicts,
-    ids: Sequence[ImageId],
-    detections: Detections,
-    rows: Indices,
-    truths: Truths,
-    patches: Patches,
+    pairs: Pairs, batch: Batch, rows: Indices, patches: Patches
 ) -> tuple[Pairs, Floats, Floats, Floats]:
     """The pairs whose masks may match, their IoU, and the areas of detections and ground truth.
 
     Args:
         pairs: places among ``rows`` and among the ground truth, image by image.
-        predictions: as they came, with ``masks``.
-        targets: likewise.
-        ids: of the images.
-        detections: read from the predictions.
+        batch: whose dicts hold ``masks``.
         rows: the detections that count, image by image.
-        truths: read from the targets.
         patches: keeps ground truth that was made ready.
 
     Raises:
         ValueError: naming image, field and value.
     """
-    places = np.arange(len(ids) + 1)
-    kept = np.searchsorted(detections.image[rows], places).tolist()
-    first = np.searchsorted(detections.image, places).tolist()
-    objects = np.searchsorted(truths.image, places).tolist()
+    places = np.arange(len(batch.ids) + 1)
+    image = batch.detections.image
+    first = np.searchsorted(image, places).tolist()
+    kept = np.searchsorted(image[rows], places).tolist()
+    objects = np.searchsorted(batch.truths.image, places).tolist()
     bounds = np.searchsorted(pairs.truth, objects).tolist()
-    area, truth_area = np.zeros(len(rows)), np.zeros(len(truths.image))
+    area, truth_area = np.zeros(len(rows)), np.zeros(objects[-1])
     found, ious = [], []
-    for place, image_id in enumerate(ids):
+    for place, image_id in enumerate(batch.ids):
         here, there = slice(*kept[place : place + 2]), slice(*objects[place : place + 2])
         counts = first[place + 1] - first[place], there.stop - there.start
-        seen, given = _read(predictions[place], targets[place], counts, image_id, place)
         span = slice(*bounds[place : place + 2])
         local = Pairs(pairs.detection[span] - here.start, pairs.truth[span] - there.start)
         try:
+            masks = _read(batch.predictions[place], batch.targets[place], counts)
+            chosen = rows[here] - first[place]
             local, iou, area[here], truth_area[there] = _measure(
-                local, seen, rows[here] - first[place], given, truths.crowd[there], patches
+                local, masks, chosen, batch.truths.crowd[there], patches
             )
         except ValueError as error:
-            raise ValueError(f"{image_name(image_id, place)}, masks: {error}") from None
+            raise ValueError(f"{image_name(image_id, place)}, {error}") from None
         found.append(Pairs(local.detection + here.start, local.truth + there.start))
         ious.append(iou)
     return _chained(found), np.concatenate([np.zeros(0), *ious]), area, truth_area
 
 
 def _read(
-    prediction: Mapping[str, Any],
-    target: Mapping[str, Any],
-    counts: tuple[int, int],
-    image_id: ImageId,
-    place: int,
+    prediction: Mapping[str, Any], target: Mapping[str, Any], counts: tuple[int, int]
 ) -> tuple[Masks, Masks]:
-    """One image's masks, of the predictions and of the target."""
+    """One image's masks, of the prediction and of the target."""
+    seen = _side("prediction", prediction, counts[0], None)
+    return seen, _side("target", target, counts[1], seen.size or _image_size(target))
 
-    def read(side: str, one: Mapping[str, Any], count: int, size: Size | None) -> Masks:
-        value = one.get("masks")
-        try:
-            if value is None and count:
-                raise ValueError("is missing, and masks=True wants it")
-            masks = Runs([], None, np.zeros(0, np.int64)) if value is None else _sized(value, size)
-            if len(masks) != count:
-                raise ValueError(f"has {len(masks)} entries for {count} labels")
-        except (ValueError, TypeError) as error:
-            name = image_name(image_id, place)
-            raise ValueError(f"{name}, {side} masks: {error}") from None
-        return masks
 
-    seen = read("prediction", prediction, counts[0], None)
-    return seen, read("target", target, counts[1], seen.size or _image_size(target))
+def _side(word: str, one: Mapping[str, Any], count: int, size: Size | None) -> Masks:
+    value = one.get("masks")
+    try:
+        if value is None and count:
+            raise ValueError("is missing, and masks=True wants it")
+        masks = _sized([] if value is None else value, size)
+        if len(masks) != count:
+            raise ValueError(f"has {len(masks)} entries for {count} labels")
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{word} masks: {error}") from None
+    return masks
 
 
 def _sized(value: Any, size: Size | None) -> Masks:
@@ -117,9 +101,10 @@ def _image_size(target: Mapping[str, Any]) -> Size | None:
 
 
 def _measure(
-    pairs: Pairs, seen: Masks, rows: Indices, given: Masks, crowd: Bools, patches: Patches
+    pairs: Pairs, masks: tuple[Masks, Masks], rows: Indices, crowd: Bools, patches: Patches
 ) -> tuple[Pairs, Floats, Indices, Indices]:
     """One image's pairs, IoU and areas; ``rows`` are the detections that count."""
+    seen, given = masks
     if isinstance(seen, Pixels):
         packed = pack(seen)
         packed = Packed(packed.words[rows], packed.area[rows])

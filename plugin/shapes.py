@@ -45,11 +45,14 @@ def scene(seed: int) -> tuple[Array, Array, Array]:
 class Shapes(torch.utils.data.Dataset[tuple[Tensor, Any]]):
     """The pictures of one split, with detection targets or label maps."""
 
+    ignore_index = 255
+
     def __init__(self, split: str, task: str) -> None:
         self.ids = [f"{split}-{n:03}" for n in range(COUNTS[split])]
-        self.classes = CLASSES
+        semantic = task == "semantic-segmentation"
+        self.classes = {0: "ground", **CLASSES} if semantic else dict(CLASSES)
         first = 0 if split == "train" else 1_000_000
-        make = label_map if task == "semantic-segmentation" else objects
+        make = label_map if semantic else objects
         scenes = (scene(first + n) for n in range(COUNTS[split]))
         self._items = [
             (torch.from_numpy(image), make(masks, labels, image_id))

@@ -143,4 +143,5 @@ def _rows(counts: Array, places: Indices) -> Indices:
     starts = (np.cumsum(sizes) - sizes)[places]
     wanted = sizes[places]
     shift = starts - (np.cumsum(wanted) - wanted)
-    return np.arange(wanted.sum()) + np.repeat(shift, wanted)
+    rows: Indices = np.arange(wanted.sum()) + np.repeat(shift, wanted)
+    return rows

@@ -22,6 +22,9 @@ from .signals import sigterm_raises
 PATIENCE = 90.0
 """Seconds for a server to answer."""
 
+ALL_POINTS = 1_000_000_000
+"""More than any curve has."""
+
 
 @dataclass(frozen=True)
 class Links:
@@ -60,9 +63,10 @@ def servers(folder: Path) -> Iterator[Links]:
 
 def _tensorboard(runs: Path, started: list[subprocess.Popen[bytes]], words: IO[bytes]) -> str:
     port = _free_port()
-    # every point is kept: by default 1,000 of a curve's points are drawn at random
+    # every point is kept: by default 1,000 of a curve's points are drawn at random. (0, which is
+    # said to keep all, shows none in TensorBoard 2.21.)
     arguments = ["--logdir", str(runs), "--port", str(port), "--host", "127.0.0.1"]
-    arguments += ["--samples_per_plugin", "scalars=0"]
+    arguments += ["--samples_per_plugin", f"scalars={ALL_POINTS}"]
     started.append(_start("tensorboard.main", arguments, words))
     return f"http://127.0.0.1:{port}/"
 

@@ -23,7 +23,7 @@ MODULES = {
 FILES = pytest.mark.parametrize(
     "path", MODULES.values(), ids=lambda path: str(path.relative_to(ROOT))
 )
-DOORS = {"cli", "demo", "view", "shapes", "zoo", "folders", "__main__"}
+DOORS = {"cli", "demo", "view", "shapes", "zoo", "folders", "offline", "__main__"}
 MAY_NOT_IMPORT = {
     "plugin": ("boxscore.loggers", "boxscore.callbacks"),
     "loggers": ("boxscore.callbacks", "boxscore.run"),

@@ -122,7 +122,7 @@ def test_a_fixed_size_is_height_by_width() -> None:
 def test_a_subclass_is_what_it_derives_from() -> None:
     detection = pytest.importorskip("torchvision.models.detection")
 
-    class Mine(detection.FCOS):  # type: ignore[misc]
+    class Mine(detection.FCOS):  # type: ignore[misc,name-defined]
         pass
 
     with torch.device("meta"):
@@ -164,7 +164,7 @@ def test_wrappers_nest() -> None:
     pytest.importorskip("lightning")
     from lightning.pytorch import LightningModule
 
-    class Module(LightningModule):  # type: ignore[misc]
+    class Module(LightningModule):
         def __init__(self) -> None:
             super().__init__()
             self.net = torch.compile(unet())
@@ -178,7 +178,7 @@ def test_lightning_with_a_child_of_another_name() -> None:
     pytest.importorskip("lightning")
     from lightning.pytorch import LightningModule
 
-    class Module(LightningModule):  # type: ignore[misc]
+    class Module(LightningModule):
         def __init__(self) -> None:
             super().__init__()
             self.student = unet()
@@ -275,7 +275,7 @@ def detr(kind: str, **more: Any) -> Any:
         num_queries=4,
         d_model=32,
         encoder_layers=1,
-        decoder_layers=1,
+        decoder_layers=2,
         encoder_ffn_dim=16,
         decoder_ffn_dim=16,
         encoder_attention_heads=2,
@@ -534,7 +534,7 @@ def test_keras_by_name_and_shape() -> None:
 def test_keras_by_class() -> None:
     keras = pytest.importorskip("keras")
 
-    class RetinaNetObjectDetector(keras.Model):  # type: ignore[misc]
+    class RetinaNetObjectDetector(keras.Model):  # type: ignore[misc,name-defined]
         pass
 
     assert said(RetinaNetObjectDetector(name="mine")) == ("RetinaNet", "", "")

@@ -161,7 +161,7 @@ def test_what_is_refused_is_named_and_set_aside(
     (tmp_path / "f").write_text("content")
     logger = DurableLogger(inner, tmp_path / "spool")
     logger.open(OPENING)
-    bad = [Point("b@d", 1.0, 1), Tag("b@d", "x"), File("b@d", str(tmp_path / "f"))]
+    bad: list[Item] = [Point("b@d", 1.0, 1), Tag("b@d", "x"), File("b@d", str(tmp_path / "f"))]
     logger.log([*points(5), *bad, *points(5, 5)])
     logger.log(points(5, 10))
     logger.close()

@@ -169,7 +169,9 @@ def test_the_active_run_is_joined_and_never_ended(
         with pytest.raises(Refused, match="algorithm"):
             logger.log([Point("total", 1.0, 1)])
         logger.close("FAILED")
-        assert mlflow.active_run().info.run_id == run.info.run_id
+        active = mlflow.active_run()
+        assert active is not None
+        assert active.info.run_id == run.info.run_id
         joined = MlflowClient().get_run(run.info.run_id)
         assert joined.info.status == "RUNNING"
         assert joined.data.metrics == {"total": 1.0}
@@ -243,7 +245,9 @@ def test_a_deleted_experiment_is_named(sqlite: str) -> None:
     run_opening = opening(experiment="was deleted")
     MLflowLogger(sqlite).open(run_opening)
     client = MlflowClient(sqlite)
-    client.delete_experiment(client.get_experiment_by_name("was deleted").experiment_id)
+    experiment = client.get_experiment_by_name("was deleted")
+    assert experiment is not None
+    client.delete_experiment(experiment.experiment_id)
     with pytest.raises(ValueError, match="'was deleted' was deleted"):
         MLflowLogger(sqlite).open(run_opening)
 

@@ -1,0 +1,146 @@
+"""Points to an MLflow server: how fast they arrive, and what recording them costs the training.
+
+Run ``python tests/benchmarks/delivery.py``; it starts an MLflow server on SQLite on loopback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric
+
+from boxscore.items import Opening, Point
+from boxscore.loggers import DurableLogger, MLflowLogger
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "loggers"))
+from conftest import Server, free_port  # type: ignore[import-not-found]  # noqa: E402
+
+NAMES = (
+    *("total", "classification", "localization", "regularization"),
+    *("mask", "rpn_localization", "rpn_objectness", "other"),
+)
+
+
+def opening() -> Opening:
+    return Opening(uuid.uuid4().hex, "benchmark", "benchmark", "benchmark")
+
+
+def records(count: int) -> Iterator[list[Point]]:
+    """``count`` calls of one step's eight losses."""
+    for step in range(count):
+        yield [Point(name, step / 7, step, scope="loss RetinaNet 640x640") for name in NAMES]
+
+
+def delivered(uri: str, folder: Path, calls: int) -> float:
+    """Values per second from the first call of `log` to the end of the run in MLflow."""
+    logger = DurableLogger(MLflowLogger(uri), folder, patience=600)
+    logger.open(opening())
+    start = time.perf_counter()
+    for points in records(calls):
+        logger.log(points)
+    logger.close()
+    return calls * len(NAMES) / (time.perf_counter() - start)
+
+
+def one_by_one(uri: str, calls: int) -> float:
+    """Values per second with one `log_metric` per value, to a run that exists."""
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("benchmark")
+    assert experiment is not None
+    run = client.create_run(experiment.experiment_id).info.run_id
+    start = time.perf_counter()
+    for points in records(calls):
+        for point in points:
+            client.log_metric(run, point.key, point.value, int(point.time * 1000), point.step)
+    return calls * len(NAMES) / (time.perf_counter() - start)
+
+
+def in_one_call(uri: str, calls: int) -> float:
+    """Values per second with `log_batch` of 1000 alone: what the server can take."""
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("benchmark")
+    assert experiment is not None
+    run = client.create_run(experiment.experiment_id).info.run_id
+    points = [point for points in records(calls) for point in points]
+    metrics = [Metric(p.key, p.value, int(p.time * 1000), p.step) for p in points]
+    start = time.perf_counter()
+    client.log_batch(run, metrics)
+    return len(metrics) / (time.perf_counter() - start)
+
+
+def costs(loggers: dict[str, DurableLogger], calls: int) -> dict[str, list[float]]:
+    """Seconds of each call of `log`, the loggers taking turns, as often as a training would."""
+    seen: dict[str, list[float]] = {name: [] for name in loggers}
+    for logger in loggers.values():
+        logger.open(opening())
+    time.sleep(2)  # past the opening
+    for points in records(calls):
+        for name, logger in loggers.items():
+            start = time.perf_counter()
+            logger.log(points)
+            seen[name].append(time.perf_counter() - start)
+        time.sleep(0.005)
+    return seen
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--calls", type=int, default=2500, help="of eight values, delivered")
+    parser.add_argument("--singly", type=int, default=50, help="of eight values, one by one")
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        server = Server(folder, f"sqlite:///{folder}/mlflow.db")
+        server.start()
+        try:
+            _speed(server.uri, folder, arguments)
+            _cost(server.uri, folder)
+        finally:
+            server.kill()
+
+
+def _speed(uri: str, folder: Path, arguments: Any) -> None:
+    delivered(uri, folder / "spool", 10)  # warm
+    ways: dict[str, Callable[[], float]] = {
+        "delivered": lambda: delivered(uri, folder / "spool", arguments.calls),
+        "log_metric": lambda: one_by_one(uri, arguments.singly),
+        "log_batch of 1000": lambda: in_one_call(uri, arguments.calls),
+    }
+    rounds = [{way: run() for way, run in ways.items()} for _ in range(arguments.rounds)]
+    for way in ways:
+        print(f"{way:18} {statistics.median(r[way] for r in rounds):10.0f} values/s")
+    ratio = statistics.median(r["delivered"] / r["log_metric"] for r in rounds)
+    print(f"delivered / log_metric, median of the rounds' ratios: {ratio:.0f}")
+
+
+def _cost(uri: str, folder: Path) -> None:
+    dead = f"http://127.0.0.1:{free_port()}"
+    seen = costs(
+        {
+            "alive": DurableLogger(MLflowLogger(uri), folder / "alive", patience=60),
+            "dead": DurableLogger(MLflowLogger(dead), folder / "dead", patience=0),
+        },
+        1000,
+    )
+    for name, seconds in seen.items():
+        cuts = statistics.quantiles(seconds, n=100)
+        print(
+            f"log() of 8 values, server {name:6} median {1e6 * statistics.median(seconds):5.0f} µs, "
+            f"99 % {1e6 * cuts[98]:6.0f} µs, most {1e6 * max(seconds):6.0f} µs"
+        )
+    ratio = statistics.median(seen["dead"]) / statistics.median(seen["alive"])
+    print(f"dead / alive, medians: {ratio:.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""The laws that every logger obeys: repeating a call changes nothing that a reader sees."""
+
+from __future__ import annotations
+
+import pickle
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from boxscore.items import File, Item, Opening, Point, Tag
+from boxscore.logger import Logger
+from boxscore.loggers import DurableLogger, MemoryLogger, MLflowLogger, TensorBoardLogger
+
+# MLflow's SQL store uses what SQLAlchemy is about to drop
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload``")
+
+Seen = dict[str, Any]
+
+
+def of_memory(logger: Any, _: Path) -> Seen:
+    return {
+        "points": logger.points,
+        "tags": logger.tags,
+        "files": sorted(logger.files),
+        "status": logger.status,
+    }
+
+
+def of_mlflow(_: Any, folder: Path) -> Seen:
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    runs: Any = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    return {
+        run.info.run_id: {
+            "status": (run.info.status, run.info.end_time),
+            "tags": run.data.tags,
+            "params": run.data.params,
+            "datasets": [i.dataset.name for i in run.inputs.dataset_inputs],
+            "files": [file.path for file in client.list_artifacts(run.info.run_id)],
+            "points": {
+                key: [(m.step, m.value, m.timestamp) for m in history]
+                for key in run.data.metrics
+                for history in [client.get_metric_history(run.info.run_id, key)]
+            },
+        }
+        for run in runs
+    }
+
+
+def of_tensorboard(_: Any, folder: Path) -> Seen:
+    seen: Seen = {}
+    for split in (folder / "log" / "bccd" / "run").iterdir():
+        reader = EventAccumulator(str(split))
+        reader.Reload()
+        for tag in reader.Tags()["scalars"]:
+            seen[f"{split.name} {tag}"] = [(s.step, s.value) for s in reader.Scalars(tag)]
+        for tag in reader.Tags()["tensors"]:
+            seen[f"{split.name} {tag}"] = len(reader.Tensors(tag))
+    return seen
+
+
+def mlflow(folder: Path) -> Logger:
+    return MLflowLogger(f"sqlite:///{folder}/mlflow.db")
+
+
+MAKERS: dict[str, tuple[Callable[[Path], Logger], Callable[[Any, Path], Seen]]] = {
+    "memory": (lambda folder: MemoryLogger(), of_memory),
+    "tensorboard": (lambda folder: TensorBoardLogger(folder / "log"), of_tensorboard),
+    "mlflow": (mlflow, of_mlflow),
+    "durable mlflow": (lambda f: DurableLogger(mlflow(f), f / "spool", patience=60), of_mlflow),
+    "durable tensorboard": (
+        lambda f: DurableLogger(TensorBoardLogger(f / "log"), f / "spool", patience=60),
+        of_tensorboard,
+    ),
+}
+
+
+@pytest.fixture(params=MAKERS)
+def kind(request: pytest.FixtureRequest) -> tuple[Callable[[Path], Logger], Any]:
+    return MAKERS[request.param]
+
+
+def told(logger: Logger, folder: Path, times: int, run: Opening) -> None:
+    """Every call of a run's life, each ``times`` times."""
+    (folder / "note.txt").write_text("content")
+    items: list[Item] = [
+        *(
+            Point("total", step / 7, step, "train", 1000.0 + step, "loss A 1x1")
+            for step in range(9)
+        ),
+        *(Point("total", step / 9, step, "test", 1000.0 + step, "loss A 1x1") for step in range(9)),
+        Tag("boxscore.fingerprint.test", "7f3a2c000000"),
+        File("note.txt", str(folder / "note.txt")),
+    ]
+    for _ in range(times):
+        logger.open(run)
+    for start in (0, 4, 8, 12, 16):
+        for _ in range(times):
+            logger.log(items[start : start + 4])
+    for _ in range(times):
+        logger.close()
+
+
+def test_each_call_twice_is_as_each_call_once(
+    kind: tuple[Callable[[Path], Logger], Any], tmp_path: Path
+) -> None:
+    make, read = kind
+    run = Opening(uuid.uuid4().hex, "A 1x1", "bccd", "bccd/run", {"early": "1"}, {"algorithm": "A"})
+    seen = []
+    for times in (1, 2):
+        folder = tmp_path / str(times)
+        folder.mkdir()
+        logger = make(folder)
+        told(logger, folder, times, run)
+        seen.append(read(logger, folder))
+    once, twice = (_without_ids(each) for each in seen)
+    assert once
+    assert once == twice
+
+
+def _without_ids(seen: Seen) -> Any:
+    """Less what differs between two trackers: run ids and the moment of the end."""
+    if all(isinstance(run, dict) for run in seen.values()) and "points" not in seen:
+        return [{**run, "status": run["status"][0]} for run in seen.values()]
+    return seen
+
+
+def test_closing_twice_keeps_the_first_end(
+    kind: tuple[Callable[[Path], Logger], Any], tmp_path: Path
+) -> None:
+    make, read = kind
+    logger = make(tmp_path)
+    told(logger, tmp_path, 1, Opening("a" * 32, "A 1x1", "bccd", "bccd/run"))
+    before = read(logger, tmp_path)
+    logger.close("FAILED")
+    assert read(logger, tmp_path) == before
+
+
+def test_it_keeps_the_protocol_and_pickles_before_it_opens(
+    kind: tuple[Callable[[Path], Logger], Any], tmp_path: Path
+) -> None:
+    make, read = kind
+    logger = pickle.loads(pickle.dumps(make(tmp_path)))
+    assert isinstance(logger, Logger)
+    assert [path.name for path in tmp_path.iterdir()] == []  # nothing is begun before it opens
+    told(logger, tmp_path, 1, Opening("a" * 32, "A 1x1", "bccd", "bccd/run"))
+    assert read(logger, tmp_path)
