@@ -12,7 +12,7 @@ from boxscore.evaluation import Evaluation
 from boxscore.fingerprint import Fingerprint
 from boxscore.guard import Guard
 from boxscore.logger import Status
-from boxscore.models import Found, infer
+from boxscore.models import Found, infer, sources
 from boxscore.run import ended
 
 from .loaders import random_numbers_kept, stable_subset
@@ -226,10 +226,7 @@ def inferred(model: Any, image_size: tuple[int, int] | None) -> Identity:
     if image_size is not None and "input_size" not in found:
         found["input_size"] = Found("x".join(map(str, image_size)), "the first batch")
     identity = Identity.of(model, **{field: value for field, (value, _) in found.items()})
-    sources = ", ".join(
-        f"{field.replace('_', ' ')} from {source}" for field, (_, source) in found.items()
-    )
-    print(f"boxscore: {identity} ({sources})", file=sys.stderr)
+    print(f"boxscore: {identity} ({sources(found)})", file=sys.stderr)
     return identity
 
 

@@ -19,6 +19,7 @@ from .uri import without_credentials
 _TRIES = 3
 _PAUSE = 1.0  # seconds between two tries
 
+
 class Teller:
     """Tells the user of each kind of trouble once, from any thread.
 
@@ -67,7 +68,8 @@ def hand_over(batch: Batch, logger: Logger, spool: Spool | None, tell: Teller) -
         try:
             logger.log(batch.items)
         except Refused as refusal:
-            tell(f"refused {refusal.names}", "%s; %s", refusal, _set_aside(refusal, spool))
+            where = _set_aside(refusal, spool)
+            tell(f"refused {refusal.names}", "%s; %s", refusal, where)
     elif isinstance(logger, MLflowLogger):
         logger.close(batch.status, time=batch.time)  # it may have ended long ago
     else:
@@ -185,7 +187,8 @@ def _delivered(delivery: Delivery, result: Synced, tell: Callable[[int], None]) 
         if spool.process.alive:
             return replace(result, left="its process still runs")
         status = "KILLED"
-        hand_over(Batch(status=status, time=spool.last_sign), delivery.logger, spool)
+        end = Batch(status=status, time=spool.last_sign)
+        hand_over(end, delivery.logger, spool, Teller())
     tell(0)
     spool.remove()
     return replace(result, status=status)

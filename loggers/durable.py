@@ -14,7 +14,7 @@ from pathlib import Path
 from boxscore.items import File, Item, Opening
 from boxscore.logger import Logger, Status
 
-from .delivery import Delivery, hand_over, say
+from .delivery import Delivery, Teller, hand_over
 from .spool import Batch, Spool, batch_of, close_line, log_lines
 from .uri import without_credentials
 
@@ -93,7 +93,7 @@ class _Courier:
         place = getattr(logger, "place", None)
         self._place = None if place is None else place()
         self._logger, self._path, self._opening = logger, path.absolute(), opening
-        self._said: set[str] = set()
+        self._tell = Teller()
         self._lock = threading.Lock()
         self._held: deque[bytes] = deque()  # what the disk did not take
         self._held_size = 0
@@ -101,9 +101,9 @@ class _Courier:
         self._recorded = self._arrived = 0  # items
         self._news, self._hurry = threading.Event(), threading.Event()
         self._opened = self._given_up = self._inert = False
-        self._earlier = [Delivery(spool, logger) for spool in self._left_behind()]
+        self._earlier = [Delivery(spool, logger, self._tell) for spool in self._left_behind()]
         self._spool = self._begun()
-        self._own = None if self._spool is None else Delivery(self._spool, logger)
+        self._own = None if self._spool is None else Delivery(self._spool, logger, self._tell)
         _couriers.add(self)
         self._news.set()
         self._thread = threading.Thread(target=self._deliver, name="boxscore", daemon=True)
@@ -127,8 +127,9 @@ class _Courier:
             self._hurry.set()
             later = f"deliver them with: boxscore sync {shlex.quote(str(self._path))}"
             fate = "they are lost" if self._spool is None else later
-            say(
-                "boxscore: %d items and the end of run %r have not arrived yet; %s",
+            self._tell(
+                "left",
+                "%d items and the end of run %r have not arrived yet; %s",
                 *(self._recorded - self._arrived, self._opening.name, fate),
             )
 
@@ -154,7 +155,7 @@ class _Courier:
         try:
             return Spool.create(self._path, self._opening, self._place)
         except OSError as error:
-            self._say_once("disk", "nothing can be kept in %s (%s): %s", self._path, error, _RISK)
+            self._tell("disk", "nothing can be kept in %s (%s): %s", self._path, error, _RISK)
             return None
 
     def _kept(self, item: Item) -> Item:
@@ -179,9 +180,9 @@ class _Courier:
                 dropped += 1
         self._news.set()
         if trouble:
-            self._say_once("disk", "%s takes nothing (%s): %s", self._path, trouble, _RISK)
+            self._tell("disk", "%s takes nothing (%s): %s", self._path, trouble, _RISK)
         if dropped:
-            self._say_once("memory", "memory is full too: the oldest items are lost")
+            self._tell("memory", "memory is full too: the oldest items are lost")
 
     def _deliver(self) -> None:
         """What the thread does."""
@@ -237,7 +238,7 @@ class _Courier:
                 self._logger.open(self._opening)
                 self._opened = True
             if lines:
-                hand_over(batch, self._logger, self._spool)
+                hand_over(batch, self._logger, self._spool, self._tell)
         except Exception:
             with self._lock:
                 self._held.extendleft(reversed(lines))
@@ -263,12 +264,7 @@ class _Courier:
         reason = without_credentials(str(error)) or type(error).__name__
         kept = "in memory" if self._spool is None else f"in {self._path}"
         said = "%s cannot be reached (%s); what is recorded is kept %s meanwhile"
-        self._say_once(reason, said, type(self._logger).__name__, reason, kept)
-
-    def _say_once(self, kind: str, message: str, *args: object) -> None:
-        if kind not in self._said:
-            self._said.add(kind)
-            say(f"boxscore: {message}", *args)
+        self._tell(reason, said, type(self._logger).__name__, reason, kept)
 
 
 _couriers: weakref.WeakSet[_Courier] = weakref.WeakSet()

@@ -21,7 +21,7 @@ _FINAL = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREAD
 _TROUBLE = re.compile(
     r"\[Errno -?\d+\] [\w ]+|too many \d+ error responses|timed out|Remote end closed connection"
 )
-"""What to tell of a long chain of HTTP errors."""
+"""The part of MLflow's HTTP errors that tells what happened."""
 
 _DOOR = "_get_http_response_with_retries"
 
@@ -49,16 +49,19 @@ def requesting(uri: str) -> Iterator[None]:
         # not chained: the original's text may hold credentials
         if final:
             raise Refused((), _line(error, uri)) from None
-        trouble = _TROUBLE.search(str(error))
-        raise ConnectionError(
-            f"{public(uri)}: {trouble[0] if trouble else _line(error, uri)}"
-        ) from None
+        raise ConnectionError(_line(error, uri)) from None
     finally:
         _ours.reset(token)
 
 
 def _line(error: Exception, uri: str) -> str:
-    lines = without_credentials(str(error), uri).splitlines() or [type(error).__name__]
+    """What happened, on one line without credentials."""
+    text = str(error)
+    if text.startswith("API request"):  # a long chain of HTTP errors
+        trouble = _TROUBLE.search(text)
+        if trouble:
+            return f"{public(uri)}: {trouble[0]}"
+    lines = without_credentials(text, uri).splitlines() or [type(error).__name__]
     return lines[0][:300]
 
 

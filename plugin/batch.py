@@ -181,7 +181,9 @@ class _Side:
         """Each row's place among the ascending ``labels``."""
         given = self.column("labels")
         if given.size and given.dtype.kind not in "iu":
-            self.check("labels", np.ones(len(given), bool), given, "is not an integer")
+            kinds = [as_array(value).dtype.kind in "iu" for value in self._values("labels")]
+            wrong = ~np.repeat(kinds, self.counts)
+            self.check("labels", wrong, given, "is not an integer")
         place = _places(labels, given)
         self.check("labels", place < 0, given, "is no label among the classes")
         return place
@@ -206,15 +208,15 @@ class _Side:
         self._same_length(field, values)
         arrays = _arrays(values)
         if any(array.ndim != 1 or array.dtype.kind not in "biuf" for array in arrays):
-            wrong = [as_array(value).ndim != 1 for value in values]
-            place = wrong.index(True) if True in wrong else 0
-            raise self._error(place, field, "must be one number per object")
+            each = [as_array(value) for value in values]
+            wrong = [array.ndim != 1 or array.dtype.kind not in "biuf" for array in each]
+            raise self._error(wrong.index(True), field, "must be one number per object")
         return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
 
     def boxes(self) -> Floats:
         """All boxes as x, y, width, height, shape (4, rows)."""
         corners = not any("boxes_xywh" in one for one in self._dicts)
-        field = "boxes" if corners else "boxes_xywh"
+        field = "boxes" if corners else "boxes_xywh"  # the one or the other in all of a batch
         values = self._values(field)
         self._same_length(field, values)
         arrays = _arrays(values)
@@ -228,8 +230,8 @@ class _Side:
             given = np.concatenate([as_array(value).reshape(-1, 4) for value in values])
             wrong: Bools = np.logical_or.reduce(~np.isfinite(boxes), axis=0)
             self.check(field, wrong, given, "is not finite")
-            problem = "has x2 < x1 or y2 < y1" if corners else "has a width or height below 0"
             wrong = np.logical_or.reduce(boxes[2:] < 0, axis=0)
+            problem = "has x2 < x1 or y2 < y1" if corners else "has a width or height below 0"
             self.check(field, wrong, given, problem)
         return boxes
 

@@ -224,3 +224,17 @@ def documented(task: Task) -> Iterator[Measure]:
     ['AP', 'AR', 'IoU', 'pixel_accuracy', 'F1']
     """
     return (measure for measure in CATALOGUE.values() if task in measure.tasks)
+
+
+def markdown(kind: Literal["loss", "metric"]) -> str:
+    """README's table of the losses or of the metrics."""
+    rows = [
+        f"| `{measure.name}` | {measure.definition} | {', '.join(map(_short, measure.tasks))} |"
+        for measure in CATALOGUE.values()
+        if measure.kind == kind
+    ]
+    return "\n".join([f"| {kind} | what it is | tasks |", "|---|---|---|", *rows]) + "\n"
+
+
+def _short(task: Task) -> str:
+    return task.removesuffix("-segmentation")

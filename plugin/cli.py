@@ -11,8 +11,9 @@ from typing import Any
 
 import click
 
-from .catalogue import CATALOGUE, TASKS
+from .catalogue import CATALOGUE, TASKS, markdown
 
+BACKBONES = ("resnet18", "resnet34", "resnet50", "mobilenet_v3_large")
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, exists=True, path_type=Path)
 
@@ -45,7 +46,7 @@ def main() -> None:
     help="detection: retinanet, fcos, fasterrcnn, ssdlite; instances: maskrcnn; semantic: unet, "
     "deeplabv3.  [default: the task's first]",
 )
-@click.option("--backbone", help="resnet18, resnet34, resnet50, mobilenet_v3_large.")
+@click.option("--backbone", type=click.Choice(BACKBONES), help="[default: resnet18 if it can be]")
 @click.option("--input-size", type=click.IntRange(32, 2048), default=128, show_default=True)
 @click.option("--steps", type=click.IntRange(1), default=180, show_default=True)
 @click.option("--data", type=FOLDER, help="Your pictures instead of the made ones (see README).")
@@ -163,8 +164,12 @@ def sync(folder: Path, tracking_uri: str | None) -> None:
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def catalogue(as_json: bool) -> None:
+@click.option("--markdown", "as_markdown", is_flag=True, help="As README's two tables.")
+def catalogue(as_json: bool, as_markdown: bool) -> None:
     """List every documented loss and metric with its definition."""
+    if as_markdown:
+        click.echo(markdown("loss") + "\n" + markdown("metric"), nl=False)
+        return
     if as_json:
         rows = {
             measure.name: {

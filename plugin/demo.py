@@ -130,7 +130,7 @@ def report(score: LoopCallback, plan: Plan, console: Console) -> None:
 
 def majority_remark(run: Any) -> str:
     """One line where one class holds so many pixels that accuracy misleads, else nothing."""
-    majority = getattr(run.metric("test"), "majority", None)
+    majority = run.metric("test").majority() if run.task == "semantic-segmentation" else None
     if majority is None or majority[1] <= MISLEADING:
         return ""
     name, share = majority

@@ -61,9 +61,9 @@ class Instances(torch.utils.data.Dataset[Pair]):
         for image_id, file in self._files.items():
             if not file.is_file():
                 raise ValueError(f"{path.name}: image {image_id!r}: {file} does not exist")
-        if not truth.images:
+        if not truth.sizes:
             raise ValueError(f"{path.name} holds no image")
-        self.ids, self.classes = list(truth.images), dict(truth.classes)
+        self.ids, self.classes = list(truth.sizes), dict(truth.classes)
         self._targets, self._masks, self._train = truth.targets, masks, split == "train"
 
     def __len__(self) -> int:

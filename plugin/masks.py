@@ -160,22 +160,25 @@ def run_areas(rles: Sequence[Mapping[str, Any]]) -> Indices:
     Raises:
         BrokenRLE: for the first whose counts are cut off, or no counts of its size.
     """
-    counts, first = _run_lengths(rles)
-    odd = (np.arange(len(counts)) - np.repeat(first, np.diff(first, append=len(counts)))) % 2
-    return np.add.reduceat(counts * odd, first) if len(rles) else first
+    if not rles:
+        return np.zeros(0, np.int64)
+    runs, first = _runs_of(rles)
+    zeros, ones = np.add.reduceat(runs, first, axis=0).T
+    _refuse(zeros + ones != [rle["size"][0] * rle["size"][1] for rle in rles])
+    return ones
 
 
-def _run_lengths(rles: Sequence[Mapping[str, Any]]) -> tuple[Indices, Indices]:
-    """The lengths of the runs of 0, 1, 0, … of compressed RLEs, and where each one's begin.
+def _runs_of(rles: Sequence[Mapping[str, Any]]) -> tuple[Indices, Indices]:
+    """The runs of compressed RLEs, of 0 and of 1 by turns, and where each one's begin.
 
     Counts are written in groups of five bits, the sixth saying that more follow, and from the
     fourth on as the difference to the count before last (pycocotools' ``rleFrString``).
+
+    Returns:
+        lengths, shape (rows, 2), and the first row of each RLE.
     """
-    if not rles:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
     lengths = np.array([len(rle["counts"]) for rle in rles])
-    pixels = np.array([rle["size"][0] * rle["size"][1] for rle in rles])
-    code = np.frombuffer(b"".join(rle["counts"] for rle in rles), np.uint8) - np.uint8(48)
+    code = np.frombuffer(b"".join([rle["counts"] for rle in rles]), np.uint8) - np.uint8(48)
     ends = np.cumsum(lengths)
     whole = lengths > 0
     whole[whole] = np.maximum.reduceat(code, (ends - lengths)[whole]) < 64
@@ -183,33 +186,36 @@ def _run_lengths(rles: Sequence[Mapping[str, Any]]) -> tuple[Indices, Indices]:
     _refuse(~whole)
 
     last = np.flatnonzero(code < 32)
+    amount = np.diff(np.searchsorted(last, ends), prepend=0)  # of counts
     begin = np.concatenate([[0], last[:-1] + 1])
-    groups = last - begin + 1
-    owner = np.searchsorted(ends, last, "right")
-    _refuse(np.bincount(owner[groups > 7], minlength=len(rles)) > 0)
+    groups = last - begin
     value = (code[begin] & 31).astype(np.int64)
-    for group in range(1, int(groups.max())):
-        longer = np.flatnonzero(groups > group)
+    for group in range(1, int(groups.max()) + 1):
+        longer = np.flatnonzero(groups >= group)
+        if group > 6:
+            _refuse(np.bincount(np.searchsorted(ends, last[longer], "right")) > 0)
         value[longer] |= (code[begin[longer] + group] & 31).astype(np.int64) << 5 * group
-    value[code[last] & 16 > 0] -= np.int64(1) << 5 * groups[code[last] & 16 > 0]
+    below = np.flatnonzero(code[last] & 16)
+    value[below] -= np.int64(32) << 5 * groups[below]
 
-    first = np.searchsorted(owner, np.arange(len(rles)))
-    odd = (np.arange(len(value)) - first[owner]) % 2 == 1
-    counts = np.empty_like(value)
-    for parity in (odd, ~odd):
-        steps = np.where(parity, value, 0)
-        steps[first] = 0  # the first count stands alone
-        total = np.cumsum(steps)
-        counts[parity] = (total - total[first][owner])[parity]
-    counts[first] = value[first]
-    _refuse(np.minimum.reduceat(counts, first) < 0)
-    _refuse(np.add.reduceat(counts, first) != pixels)
-    return counts, first
+    rows = (amount + 1) // 2
+    first = np.cumsum(rows) - rows
+    place = np.arange(len(value)) + np.repeat(2 * first - (np.cumsum(amount) - amount), amount)
+    steps = np.zeros(2 * int(rows.sum()), np.int64)
+    steps[place] = value
+    steps[2 * first] = 0  # the first count stands alone
+    pairs = steps.reshape(-1, 2)
+    runs = np.cumsum(pairs, axis=0)
+    runs -= np.repeat((runs - pairs)[first], rows, axis=0)
+    runs[first, 0] = value[np.cumsum(amount) - amount]
+    runs[(first + rows - 1)[amount % 2 == 1], 1] = 0  # there is none
+    _refuse(np.minimum.reduceat(runs, first, axis=0).min(axis=1) < 0)
+    return runs, first
 
 
 def _decode(rle: Mapping[str, Any]) -> Array:
     """The pixels of an RLE, which runs down the columns."""
-    counts, _ = _run_lengths([rle])
+    counts = _runs_of([rle])[0].ravel()
     height, width = rle["size"]
     return np.repeat(np.arange(len(counts), dtype=np.uint8) & 1, counts).reshape(width, height).T
 

@@ -9,6 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .identity import Identity
 
 LONGEST = 70
 """Characters; three of them and the fixed words stay under MLflow's 250."""
@@ -32,3 +37,14 @@ def legal(text: str) -> str:
         return clean
     mark = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:4]
     return f"{clean[: LONGEST - 5].rstrip('. ')} {mark}".strip()
+
+
+def originals(texts: Iterable[str]) -> dict[str, str]:
+    """Tags that keep the ``texts`` that could not stay as they are."""
+    return {f"boxscore.original.{legal(text)}": text for text in texts if legal(text) != text}
+
+
+def folder(dataset: str, identity: Identity, run_id: str) -> str:
+    """Where TensorBoard's files of a run lie: ``<dataset>/<algorithm>/<HxW>/<backbone>-<id>``."""
+    algorithm, backbone = legal(identity.algorithm), legal(identity.backbone or "model")
+    return f"{legal(dataset)}/{algorithm}/{identity.input_size}/{backbone}-{run_id[:8]}"

@@ -29,8 +29,13 @@ PLAIN = set(
 """Words that say nothing of the algorithm. Any other word right before an algorithm may name a kin
 of it ("anchor detr", "attention unet"): there a name is left unsure."""
 
-OTHER = {"3d", "rotated", "oriented", "face", "lstm", "world", "worldv"}
-"""Words after an algorithm that make another one of it ("yolov8s-world")."""
+OTHER = {
+    "world": {"YOLOv8": "YOLO-World"},
+    "worldv": {"YOLOv8": "YOLO-World"},
+    "rotated": {"RetinaNet": "Rotated RetinaNet", "FCOS": "Rotated FCOS"},
+    **{word: {} for word in ("oriented", "3d", "face", "lstm")},
+}
+"""Words after an algorithm that make another of it ("yolov8s-world"), and which, where known."""
 
 NO_SIZE = {"epoch", "epochs", "ep", "iter", "iters", "step", "steps", "bs", "batch", "seed", "r"}
 """Words before a number that is no size."""
@@ -94,6 +99,8 @@ def parse(name: str) -> dict[str, str]:
     own = OWN.fullmatch(name)
     if own and _is_own(own[1], own[3] or ""):
         return {"algorithm": own[1], "input_size": own[2], "backbone": own[3] or ""}
+    if len(name) > 1000:  # a text, no name; reading it would take long
+        name = ""
     words = split(FOLDER.split(name.strip().rstrip("/\\"))[-1])
     trunks = list(_spelled(words, backbones(), _nothing_follows))
     families = [
@@ -168,16 +175,22 @@ def _nothing_follows(words: Words, span: Span) -> bool:  # noqa: ARG001
 
 def _algorithm(words: Words, families: list[Span], trunks: list[Span]) -> str:
     """The one algorithm that is named; "" where there is none, doubt, or a contradiction."""
-    if not all(_is_plain(words, span, [*families, *trunks]) for span in families):
+    if not all(_begins(words, span.start, [*families, *trunks]) for span in families):
         return ""
-    names = frozenset(algorithms()[span.key].name for span in families)
-    for meant in names & MEANT.keys():
-        if len(names) > 1 and names - {meant} <= MEANT[meant]:
-            return meant
     # a word of the backbone's name is no second algorithm: "upernet_beit-base"
-    apart = frozenset(algorithms()[span.key].name for span in families if not span.within(trunks))
-    names = apart or names
-    return next(iter(names)) if len(names) == 1 else ""
+    apart = [span for span in families if not span.within(trunks)]
+    name = _meant(families) or _meant(apart)
+    for at in range(families[0].stop if families else 0, len(words)):
+        turned = OTHER.get(words[at].text, OTHER.get(_joined(words, at, at + 2)))
+        if turned is not None:
+            return turned.get(name, "")
+    return name
+
+
+def _meant(families: list[Span]) -> str:
+    """The one algorithm of these, or the one that is meant beside the others."""
+    names = {algorithms()[span.key].name for span in families}
+    return next((name for name in names if names - {name} <= MEANT.get(name, set())), "")
 
 
 def _leads(span: Span, words: Words, trunks: list[Span]) -> bool:
@@ -186,17 +199,14 @@ def _leads(span: Span, words: Words, trunks: list[Span]) -> bool:
     return alone or (span.start == 0 and any(trunk.start == span.stop for trunk in trunks))
 
 
-def _is_plain(words: Words, span: Span, spans: list[Span]) -> bool:
-    """Whether the neighbours of an algorithm leave it what it is."""
-    after = range(span.stop, len(words))
-    if any(words[at].text in OTHER or _joined(words, at, at + 2) in OTHER for at in after):
-        return False
-    before = span.start - 1
-    if before < 0 or any(other.start <= before < other.stop for other in spans):
+def _begins(words: Words, start: int, known: list[Span]) -> bool:
+    """Whether what stands before an algorithm leaves it what it is, as "anchor detr" does not."""
+    before = start - 1
+    if before < 0 or any(span.start <= before < span.stop for span in known):
         return True
-    word = words[before]
-    counted = word.glued and words[before - 1].text[0].isdigit() and word.text != "d"  # "2x", "20e"
-    return word.text[0].isdigit() or word.text in PLAIN or counted
+    text = words[before].text
+    counted = words[before].glued and words[before - 1].text[0].isdigit()  # "2x", "20e"
+    return text[0].isdigit() or text in PLAIN or (counted and text != "d")
 
 
 def _trunk(words: Words, families: list[Span], trunks: list[Span]) -> str:

@@ -61,8 +61,8 @@ def waits(tensor: Tensor) -> bool:
     return tensor.device.type != "cpu"
 
 
-def valid_pixels(labels: Tensor, classes: int, ignore_index: int | None) -> Tensor:
-    """Which pixels count: a mask of those that bear a class and not ``ignore_index``."""
+def valid_pixels(labels: Any, classes: int, ignore_index: int | None) -> Any:
+    """Which pixels count, as a mask: those of a class, less ``ignore_index``; tensor or array."""
     valid = (labels >= 0) & (labels < classes)
     return valid if ignore_index is None else valid & (labels != ignore_index)
 

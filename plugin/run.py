@@ -17,7 +17,7 @@ from .identity import Identity
 from .items import Item, Opening, Point, Tag
 from .logger import Logger, Status
 from .metric import NO_CLASS, Classes, Metric, class_names
-from .names import legal
+from .names import folder, legal, originals
 from .native import known
 from .parts import Losses, fold
 from .schedule import Every
@@ -172,7 +172,7 @@ class Run:
         usable = []
         for logger in self._loggers:
             with self.guard(f"{type(logger).__name__} is left out"):
-                logger.open(self.opening())
+                logger.open(self._opening())
                 usable.append(logger)
         self._loggers = tuple(usable)
 
@@ -229,34 +229,23 @@ class Run:
     ) -> None:
         self.close(ended(error))
 
-    # names
-
-    def opening(self) -> Opening:
-        """What every logger is told first."""
-        identity, dataset = self.identity, legal(self.dataset)
-        algorithm, backbone = legal(identity.algorithm), legal(identity.backbone or "model")
+    def _opening(self) -> Opening:
         facts = {
-            "group": identity.group,
-            "algorithm": identity.algorithm,
-            "input_size": identity.input_size,
-            "backbone": identity.backbone,
+            "group": self.identity.group,
+            "algorithm": self.identity.algorithm,
+            "input_size": self.identity.input_size,
+            "backbone": self.identity.backbone,
             "task": self.task,
-            "dataset": self.dataset,
         }
-        originals = {
-            f"boxscore.original.{legal(name)}": name
-            for name in (self.dataset, *self.names.values())
-            if legal(name) != name
-        }
+        more = {"dataset": self.dataset, "run": self.id, "regularization": self._decay}
         return Opening(
             id=self.id,
-            name=str(identity),
+            name=str(self.identity),
             experiment=legal(self._experiment),
-            folder=f"{dataset}/{algorithm}/{identity.input_size}/{backbone}-{self.id[:8]}",
-            tags={f"boxscore.{name}": value for name, value in facts.items()}
-            | {"boxscore.run": self.id, "boxscore.regularization": self._decay}
-            | originals,
-            params=dict(list(facts.items())[:5]),
+            folder=folder(self.dataset, self.identity, self.id),
+            tags={f"boxscore.{name}": value for name, value in (facts | more).items()}
+            | originals([self.dataset, *self.names.values()]),
+            params=facts,
         )
 
     # how values become points

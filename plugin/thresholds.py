@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 _MANTISSA = 17
@@ -26,7 +27,7 @@ def _steps(octave: int) -> int:
     return 64 if octave < 6 else 8 if octave < 23 else 1
 
 
-def _thresholds() -> np.ndarray[Any, np.dtype[np.float32]]:
+def _thresholds() -> NDArray[np.float32]:
     low = np.array([
         2.0 ** -(octave + 2) * (1 + step / _steps(octave))
         for octave in range(125)
@@ -44,29 +45,36 @@ PER_256 = np.searchsorted(THRESHOLDS, np.arange(256, dtype=np.float32) / 256)
 """Where the thresholds k/256, k = 0..255, lie among them."""
 
 
-def places(scores: Tensor) -> Tensor:
+def places(scores: Any) -> Any:
     """How far each score reaches: the index of the highest threshold that it is not below.
 
     Args:
-        scores: float32 in [0, 1], of any shape; the place of NaN means nothing, but is legal.
+        scores: float32 in [0, 1], array or tensor; the place of NaN means nothing, but is legal.
 
     Returns:
-        int32 of the same shape.
+        int16 of the same shape and kind.
     """
     # The upper bits of a positive float count its octave and the step within it. Above 0.5 the
     # distance to 1, exact in float32, is counted instead, the upper end of each step included.
-    low = scores.view(torch.int32) >> _MANTISSA
-    high = (1 - scores).view(torch.int32).sub_(1).bitwise_right_shift_(_MANTISSA)
-    high.neg_().add_(2 * _HALF - 1)
-    fine = torch.where(scores < 0.5, low, high).clamp_(0, 2 * _HALF)
-    return _of_fine(scores.device).index_select(0, fine.flatten()).view(scores.shape)
+    xp: Any = torch if isinstance(scores, Tensor) else np
+    low = scores.view(xp.int32) >> _MANTISSA
+    high = 2 * _HALF - 1 - (((1 - scores).view(xp.int32) - 1) >> _MANTISSA)
+    fine = xp.where(scores < 0.5, low, high).clip(0, 2 * _HALF)
+    return _of_device(scores.device)[fine] if xp is torch else _OF_FINE[fine]
 
 
-@cache
-def _of_fine(device: torch.device) -> Tensor:
-    """The threshold of each fine step."""
+def _of_fine() -> NDArray[np.int16]:
     steps = np.arange(_HALF + 1, dtype=np.int32) << _MANTISSA
     low = steps.view(np.float32).astype(np.float64)
     starts = np.concatenate([low[:-1], 1 - low[::-1]])
     below = np.searchsorted(THRESHOLDS.astype(np.float64), starts, side="right") - 1
-    return torch.from_numpy(below.astype(np.int32)).to(device)
+    return below.astype(np.int16)
+
+
+_OF_FINE = _of_fine()
+"""The threshold of each fine step."""
+
+
+@cache
+def _of_device(device: torch.device) -> Tensor:
+    return torch.from_numpy(_OF_FINE).to(device)

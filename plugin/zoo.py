@@ -12,9 +12,6 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import mobilenet_backbone, resnet_fpn_backbone
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-BACKBONES = ("resnet18", "resnet34", "resnet50", "mobilenet_v3_large")
-
-
 def retinanet(backbone: str, classes: int, size: int) -> nn.Module:
     """RetinaNet with anchors for objects from 8 px."""
     anchors = _anchors(5, scales=3)

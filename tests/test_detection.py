@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from boxscore.detection import DetectionMetrics
 from boxscore.metric import Metric
+from tests.benchmarks.coco import Workload, annotations, results
 from tests.pycoco import DATA, Case, assert_equal, equal, evaluate, jittered, random_case
 
 CAT = {1: "cat", 2: "dog"}
@@ -121,9 +122,26 @@ def assert_equal_parts(case: Case, metrics: DetectionMetrics, masks: bool) -> No
     figures = metrics.compute()
     for kind in ("box", "mask") if masks else ("box",):
         evaluation = evaluate(case, kind)
-        assert equal(metrics.arrays(kind), evaluation)  # type: ignore[arg-type]
+        assert equal(metrics.arrays(kind), evaluation)
         defined = [value for value in evaluation.stats.tolist() if value > -1]
         assert [figures[name] for name in figures if name.startswith(kind)] == defined
+
+
+@pytest.mark.slow
+def test_a_set_as_large_as_cocos_is_exact() -> None:
+    """5,000 images and 500,000 detections, as tensors of corners in float32."""
+    workload = Workload(5000, "boxes")
+    truth = {
+        "images": workload.images,
+        "categories": workload.categories,
+        "annotations": annotations(workload.targets),
+    }
+    case = Case(truth, results(workload.predictions, workload.targets))
+    metrics = DetectionMetrics(case.classes)
+    for predictions, targets in workload.batches():
+        metrics.update(predictions, targets)
+    assert_equal(case, metrics)
+    assert metrics.nbytes < 1100 * metrics.images  # DESIGN section 8
 
 
 def test_scores_that_float32_cannot_tell_apart_stay_apart() -> None:
@@ -219,7 +237,8 @@ def test_a_state_survives_pickling_and_its_file(tmp_path: Path) -> None:
         one["image_id"] = str(one["image_id"])
     metrics = case.measured(confusion=True, max_detections=7)
     metrics.save(tmp_path / "state.npz")
-    for copy in (pickle.loads(pickle.dumps(metrics)), DetectionMetrics.load(tmp_path / "state.npz")):
+    loaded = DetectionMetrics.load(tmp_path / "state.npz")
+    for copy in (pickle.loads(pickle.dumps(metrics)), loaded):
         assert same(copy, metrics)
         assert copy.protocol == "max_detections=7"
         copy.merge(metrics)

@@ -15,7 +15,7 @@ from pycocotools import mask as coco
 
 from boxscore.detection import DetectionMetrics
 from boxscore.masks import BrokenRLE, Pixels, pack, read_masks, run_areas, to_rle
-from tests.pycoco import DATA, Case, assert_equal, decode, jittered
+from tests.pycoco import DATA, decode, equal, evaluate, jittered
 
 CELL = {1: "cell"}
 
@@ -93,7 +93,9 @@ def test_every_form_meets_every_other(of_objects: str, of_found: str) -> None:
 
 @pytest.mark.skipif(not DATA.exists(), reason="needs the shared data")
 @pytest.mark.parametrize("dense", [(True, True), (True, False), (False, True)])
-@pytest.mark.parametrize("path", ["nuclei/annotations/instances_test", "coco_mini/annotations/instances_test_fullres"])
+@pytest.mark.parametrize(
+    "path", ["nuclei/annotations/instances_test", "coco_mini/annotations/instances_test_fullres"]
+)
 def test_dense_masks_of_real_data_are_exact(path: str, dense: tuple[bool, bool]) -> None:
     truth = json.loads((DATA / f"{path}.json").read_text())
     truth["images"] = truth["images"][:20]
@@ -108,12 +110,7 @@ def test_dense_masks_of_real_data_are_exact(path: str, dense: tuple[bool, bool])
                 if wanted:
                     one["masks"] = pixels(one["masks"], sizes[target["image_id"]])
         metrics.update(*batch)
-    assert_equal(case, metrics, "mask") if False else None
-    box, mask = DetectionMetrics(case.classes), metrics.arrays("mask")
-    assert box is not None
-    from tests.pycoco import equal, evaluate
-
-    assert equal(mask, evaluate(case, "mask"))
+    assert equal(metrics.arrays("mask"), evaluate(case, "mask"))
 
 
 def pixels(rles: list[Any], size: tuple[int, int]) -> Any:
@@ -134,10 +131,10 @@ def test_polygons_are_those_of_pycocotools() -> None:
 
 
 def test_a_polygon_takes_its_size_from_the_predictions() -> None:
-    objects, found = scene()
+    found = scene()[1]
     outline = [[3.2, 4.1, 20.5, 5.0, 18.0, 30.7]]
     assert measured([outline] * 9, found).compute()
-    with pytest.raises(ValueError, match="image at place 0 .* target masks: entry 0: .* orig_size"):
+    with pytest.raises(ValueError, match=r"place 0 .* target masks: entry 0: .* orig_size"):
         metrics = DetectionMetrics(CELL, boxes=False, masks=True)
         metrics.update(
             [{"masks": [], "labels": [], "scores": []}], [{"masks": [outline], "labels": [1]}]
@@ -206,10 +203,15 @@ def test_bad_masks_are_named_and_leave_the_state(side: int, masks: Any, problem:
 
 def test_images_without_objects_need_no_masks() -> None:
     metrics = DetectionMetrics(CELL, boxes=False, masks=True)
-    nothing = {"labels": [], "scores": []}
+    nothing: dict[str, Any] = {"labels": [], "scores": []}
     metrics.update(
         [nothing, nothing | {"masks": torch.zeros(0)}, GOOD, nothing],
-        [{"labels": []}, {"labels": [], "masks": np.zeros((0, 8, 8))}, GOOD, GOOD | {"image_id": 2}],
+        [
+            {"labels": []},
+            {"labels": [], "masks": np.zeros((0, 8, 8))},
+            GOOD,
+            GOOD | {"image_id": 2},
+        ],
     )
     assert metrics.images == 4
     assert metrics.compute()["mask_AR100"] == 0.5
@@ -237,9 +239,7 @@ def test_areas_and_packing_are_exact(dense: Any) -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(
-    dense=arrays.arrays(bool, (12, 40)), cut=st.integers(1, 8), tail=st.binary(max_size=4)
-)
+@given(dense=arrays.arrays(bool, (12, 40)), cut=st.integers(1, 8), tail=st.binary(max_size=4))
 def test_no_broken_rle_reaches_pycocotools(dense: Any, cut: int, tail: bytes) -> None:
     """A cut-off one made its iou run on for ever."""
     rle = compressed(dense)
@@ -247,17 +247,14 @@ def test_no_broken_rle_reaches_pycocotools(dense: Any, cut: int, tail: bytes) ->
     try:
         area = run_areas([rle, {**rle, "counts": counts}])[1]
     except BrokenRLE as error:
-        assert error.entry == 1
+        place = error.entry
     else:  # by chance another good mask
-        assert area == coco.area({**rle, "counts": counts})
         assert decode({**rle, "counts": counts}).sum() == area
+        place = 1
+    assert place == 1
 
 
 def test_more_masks_than_255_are_measured() -> None:
     """pycocotools 2.0.11 overflows on that many in one call of area."""
     masks = read_masks([compressed(np.eye(9))] * 300, None)
     assert len(masks) == 300
-
-
-def test_the_case_is_used() -> None:
-    assert Case({"images": [], "categories": [], "annotations": []}, []).classes == {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -42,7 +44,7 @@ def test_rows_sort_by_group_then_falling_score_then_place(
     rows: list[tuple[int, float]], kind: type, scale: int
 ) -> None:
     group = np.array([row[0] * scale for row in rows], np.int64)
-    score = np.array([row[1] for row in rows], kind)
+    score: Any = np.array([row[1] for row in rows], kind)
     expected = sorted(range(len(rows)), key=lambda at: (group[at], -score[at], at))
     assert sort_rows(group, score).tolist() == expected
 

@@ -1,7 +1,8 @@
 """Names as people write them: the given list, a held-out list, any text.
 
-The held-out names came in four rounds, each measured before a rule was made with it in sight. A
-truth that the tables have no line for may stay unsure, but is never answered wrongly.
+The held-out names came in five rounds, each measured before a rule was made with it in sight. Their
+truth is written as ``"RetinaNet|SSD"`` where two are accepted and as ``"RetinaFace|"`` where unsure
+is, because the table has no line for it or the name is not plain.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from boxscore import Identity
 from boxscore.backbones import backbones
-from boxscore.families import FAMILIES, algorithm, scales
+from boxscore.families import FAMILIES, scales
 from boxscore.parsing import PLAIN
 
 TESTS = Path(__file__).parent
@@ -52,30 +53,20 @@ def squared(size: str) -> str:
     return f"{size}x{size}" if size.isdigit() else size
 
 
-def accepted(row: dict[str, str], field: str) -> list[str]:
-    return row[field].split("|") if row[field] else []
-
-
 def wrong(rows: list[dict[str, str]], field: str) -> list[tuple[str, str]]:
     """Confident answers that are not the truth."""
     answers = [(row, getattr(Identity.parse(row["name"]), field)) for row in rows]
     return [
-        (row["name"], said) for row, said in answers if said and said not in accepted(row, field)
-    ]
-
-
-def unsure(rows: list[dict[str, str]], field: str) -> list[str]:
-    """Names that say the field and were not understood."""
-    return [
-        row["name"]
-        for row in rows
-        if row[field] and not getattr(Identity.parse(row["name"]), field)
+        (row["name"], said) for row, said in answers if said not in {"", *row[field].split("|")}
     ]
 
 
 def share_right(rows: list[dict[str, str]], field: str) -> float:
-    stated = [row for row in rows if row[field]]
-    return 1 - (len(unsure(stated, field)) + len(wrong(stated, field))) / len(stated)
+    """Of the names that plainly say the field, those that are understood."""
+    truths = [(row["name"], row[field].split("|")) for row in rows]
+    stated = [(name, truth) for name, truth in truths if "" not in truth]
+    right = sum(getattr(Identity.parse(name), field) in truth for name, truth in stated)
+    return right / len(stated)
 
 
 needs_given = pytest.mark.skipif(not GIVEN.exists(), reason="no shared data beside this checkout")
@@ -104,23 +95,11 @@ def test_no_held_out_name_is_answered_wrongly(field: str) -> None:
     assert wrong(rows, field) == []
 
 
-def test_held_out_algorithms_that_the_table_knows() -> None:
-    known = [
-        row for row in held_out() if row["algorithm"] and algorithm(accepted(row, "algorithm")[0])
-    ]
-    assert len(known) > 280
-    assert share_right(known, "algorithm") >= 0.95
-
-
-def test_held_out_backbones_that_the_table_knows() -> None:
-    names = {*backbones().values(), *(b for f in FAMILIES for b in scales(f.name).values())}
-    known = [row for row in held_out() if row["backbone"] and accepted(row, "backbone")[0] in names]
-    assert len(known) > 260
-    assert share_right(known, "backbone") >= 0.95
-
-
-def test_held_out_sizes() -> None:
-    assert share_right(held_out(), "input_size") >= 0.99
+@pytest.mark.parametrize(
+    ("field", "share"), [("algorithm", 0.98), ("backbone", 0.95), ("input_size", 0.99)]
+)
+def test_the_held_out_names(field: str, share: float) -> None:
+    assert share_right(held_out(), field) >= share
 
 
 @pytest.mark.parametrize(
@@ -166,6 +145,10 @@ def test_what_is_unsure_is_left_open(name: str) -> None:
 )
 def test_which_numbers_are_a_size(name: str, size: str) -> None:
     assert Identity.parse(name).input_size == size
+
+
+def test_a_long_text_is_no_name() -> None:
+    assert Identity.parse("retinanet x 640 " * 20_000).missing == ("algorithm", "input_size")
 
 
 def test_a_path_is_read_at_its_end() -> None:

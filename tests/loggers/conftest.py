@@ -28,7 +28,7 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def wait_for(true: Callable[[], bool], seconds: float = 60.0) -> None:
+def wait_for(true: Callable[[], bool], seconds: float = 120.0) -> None:
     """Wait for a condition; fail when it does not come."""
     end = time.monotonic() + seconds
     while not true():
@@ -76,6 +76,12 @@ class Server:
                 return bool(answer.status == 200)
         except OSError:
             return False
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow puts the files of a database tracker into the current folder."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("here"))
 
 
 @pytest.fixture(scope="session")

@@ -153,8 +153,8 @@ def test_files_are_copied_when_they_are_recorded(tmp_path: Path) -> None:
     assert [*(tmp_path / "spool").iterdir()] == []
 
 
-def test_what_is_refused_is_named_and_set_aside(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_what_is_refused_is_named_once_and_set_aside(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, wait_until: Waiter
 ) -> None:
     inner = Unsteady()
     inner.refuse = "b@d"
@@ -163,7 +163,8 @@ def test_what_is_refused_is_named_and_set_aside(
     logger.open(OPENING)
     bad: list[Item] = [Point("b@d", 1.0, 1), Tag("b@d", "x"), File("b@d", str(tmp_path / "f"))]
     logger.log([*points(5), *bad, *points(5, 5)])
-    logger.log(points(5, 10))
+    wait_until(lambda: len(inner.points) == 10)
+    logger.log([*points(5, 10), Point("b@d", 2.0, 2)])
     logger.close()
     assert inner.points == points(15)
     (said,) = caplog.messages
@@ -171,7 +172,8 @@ def test_what_is_refused_is_named_and_set_aside(
     assert "the name is bad" in said
     (folder,) = (tmp_path / "spool").iterdir()
     assert str(folder) in said
-    kept = json.loads((folder / "items.jsonl").read_text())
+    kept, again = map(json.loads, (folder / "items.jsonl").read_text().splitlines())
+    assert again["items"][0][1:4] == ["b@d", 2.0, 2]
     assert kept["reason"] == "the name is bad"
     assert [item[1] for item in kept["items"]] == ["b@d"] * 3
     assert Path(kept["items"][2][2]).read_text() == "content"
