@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from pycocotools import mask as rle
 from torch import Tensor
 
 from . import coco
+from .masks import decode
 
 Pair = tuple[Tensor, Any]
 
@@ -83,7 +83,7 @@ class Instances(torch.utils.data.Dataset[Pair]):
             "area": torch.tensor(objects["area"], dtype=torch.float64),
         }
         if self._masks:
-            maps = [rle.decode(mask) for mask in objects["masks"]]
+            maps = [decode(mask) for mask in objects["masks"]]
             stacked = np.stack(maps) if maps else np.zeros((0, height, width), np.uint8)
             target["masks"] = torch.from_numpy(stacked)
         if self._train:  # crowds are regions to pass over, not objects to learn
@@ -122,14 +122,14 @@ class LabelMaps(torch.utils.data.Dataset[Pair]):
             if not file.is_file():
                 raise ValueError(f"{listed.name}: {file} does not exist")
         self._side, self._train = side, split == "train"
-        self.even = self._train or len({Image.open(mask).size for _, mask in self._pairs}) == 1
+        self.even = self._train or len({_opened(mask).size for _, mask in self._pairs}) == 1
 
     def __len__(self) -> int:
         return len(self._pairs)
 
     def __getitem__(self, index: int) -> Pair:
         image, labels = self._pairs[index]
-        shown = Image.open(labels)
+        shown = _opened(labels)
         if self._train:
             shown = shown.resize((self._side, self._side), Image.Resampling.NEAREST)
         return _picture(image, self._side), torch.from_numpy(np.array(shown).astype(np.int64))
@@ -137,7 +137,13 @@ class LabelMaps(torch.utils.data.Dataset[Pair]):
 
 def _picture(file: Path, side: int | None = None) -> Tensor:
     """An image (3, H, W) in [0, 1]."""
-    image = Image.open(file).convert("RGB")
+    image = _opened(file).convert("RGB")
     if side is not None:
         image = image.resize((side, side), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+
+
+def _opened(file: Path) -> Image.Image:
+    with Image.open(file) as image:
+        image.load()
+    return image

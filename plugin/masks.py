@@ -163,6 +163,8 @@ def run_areas(rles: Sequence[Mapping[str, Any]]) -> Indices:
     if not rles:
         return np.zeros(0, np.int64)
     runs, first = _runs_of(rles)
+    zeros: Indices
+    ones: Indices
     zeros, ones = np.add.reduceat(runs, first, axis=0).T
     _refuse(zeros + ones != [rle["size"][0] * rle["size"][1] for rle in rles])
     return ones
@@ -213,7 +215,7 @@ def _runs_of(rles: Sequence[Mapping[str, Any]]) -> tuple[Indices, Indices]:
     return runs, first
 
 
-def _decode(rle: Mapping[str, Any]) -> Array:
+def decode(rle: Mapping[str, Any]) -> Array:
     """The pixels of an RLE, which runs down the columns."""
     counts = _runs_of([rle])[0].ravel()
     height, width = rle["size"]
@@ -258,7 +260,7 @@ class Patches:
 
     def _add(self, key: tuple[int, int, bytes]) -> Patch:
         height, width, counts = key
-        patch = _patch(_decode({"size": [height, width], "counts": counts}))
+        patch = _patch(decode({"size": [height, width], "counts": counts}))
         if self._room >= patch.words.nbytes:
             self._room -= patch.words.nbytes
             self._kept[key] = patch

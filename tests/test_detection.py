@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from boxscore.detection import DetectionMetrics
 from boxscore.metric import Metric
-from tests.benchmarks.coco import Workload, annotations, results
+from tests.benchmarks.coco import Workload, result_dicts, truth_dicts
 from tests.pycoco import DATA, Case, assert_equal, equal, evaluate, jittered, random_case
 
 CAT = {1: "cat", 2: "dog"}
@@ -134,9 +134,9 @@ def test_a_set_as_large_as_cocos_is_exact() -> None:
     truth = {
         "images": workload.images,
         "categories": workload.categories,
-        "annotations": annotations(workload.targets),
+        "annotations": truth_dicts(workload.targets),
     }
-    case = Case(truth, results(workload.predictions, workload.targets))
+    case = Case(truth, result_dicts(workload.predictions, workload.targets))
     metrics = DetectionMetrics(case.classes)
     for predictions, targets in workload.batches():
         metrics.update(predictions, targets)

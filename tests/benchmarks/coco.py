@@ -22,7 +22,8 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from importlib import import_module
+from typing import Any, Literal
 
 import numpy as np
 import psutil
@@ -102,7 +103,7 @@ class Workload:
         boxes[:, :2] = np.clip(boxes[:, :2], 0, [WIDTH - 2, HEIGHT - 2])
         boxes[:, 2:] = np.clip(boxes[:, 2:], boxes[:, :2] + 1, [WIDTH, HEIGHT])
         guess = self.labels[rng.choice(80, 100, p=prior)]
-        same = np.where(rng.random(near) < 0.85, labels[source], guess[:near]) if near else []
+        same: Any = np.where(rng.random(near) < 0.85, labels[source], guess[:near]) if near else []
         label = np.concatenate([same, guess[near:]])
         logit = np.concatenate(
             [rng.normal(0.6, 1.3, near) - 4 * spread, rng.normal(-2.2, 1.2, 100 - near)]
@@ -148,9 +149,9 @@ def encode(mask: Any) -> Json:
     return dict(coco.encode(np.asfortranarray(mask, np.uint8)))
 
 
-def annotations(targets: Dicts) -> Dicts:
+def truth_dicts(targets: Dicts) -> Dicts:
     """COCO's annotation dicts of some targets."""
-    made = []
+    made: Dicts = []
     for target in targets:
         boxes = target["boxes"].clone()
         boxes[:, 2:] -= boxes[:, :2]
@@ -173,9 +174,9 @@ def rle_of(mask: Any) -> Json:
     return dict(hotcoco.mask.encode(np.asfortranarray(mask.numpy().view(np.uint8))))
 
 
-def results(predictions: Dicts, targets: Dicts) -> Dicts:
+def result_dicts(predictions: Dicts, targets: Dicts) -> Dicts:
     """COCO's result dicts of some predictions."""
-    made = []
+    made: Dicts = []
     for prediction, target in zip(predictions, targets, strict=True):
         boxes = prediction["boxes"].clone()
         boxes[:, 2:] -= boxes[:, :2]
@@ -207,7 +208,7 @@ def ours(workload: Workload) -> Outcome:
     from boxscore.detection import DetectionMetrics
 
     masks = workload.kind != "boxes"
-    names = {one["id"]: one["name"] for one in workload.categories}
+    names = {int(label): f"c{label}" for label in workload.labels}
     metrics = DetectionMetrics(names, boxes=not masks, masks=masks)
     for predictions, targets in workload.batches():
         metrics.update(predictions, targets)
@@ -223,8 +224,8 @@ def hotcoco_stream(workload: Workload, given: dict[int, Dicts] | None = None) ->
     stream = hotcoco.StreamingEval(workload.categories, iou_type(workload))
     for place, (predictions, targets) in enumerate(workload.batches()):
         images = workload.images[place * BATCH : (place + 1) * BATCH]
-        truth = annotations(targets) if given is None else given[place]
-        found = rows if workload.kind == "boxes" else results
+        truth = truth_dicts(targets) if given is None else given[place]
+        found = rows if workload.kind == "boxes" else result_dicts
         stream.update(images, truth, found(predictions, targets))
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = stream.finalize()
@@ -233,37 +234,30 @@ def hotcoco_stream(workload: Workload, given: dict[int, Dicts] | None = None) ->
     return list(evaluation.stats), 0
 
 
-def iou_type(workload: Workload) -> str:
+def iou_type(workload: Workload) -> Literal["bbox", "segm"]:
     return "bbox" if workload.kind == "boxes" else "segm"
 
 
-def in_one_go(module: str) -> Callable[[Workload], Outcome]:
+def in_one_go(*classes: tuple[str, str]) -> Callable[[Workload], Outcome]:
     """A peer with pycocotools' interface, all images at once."""
 
     def run(workload: Workload) -> Outcome:
-        if module == "hotcoco":
-            from hotcoco import COCO, COCOeval
-        elif module == "faster_coco_eval":
-            from faster_coco_eval import COCO
-            from faster_coco_eval import COCOeval_faster as COCOeval
-        else:
-            from pycocotools.coco import COCO
-            from pycocotools.cocoeval import COCOeval
+        coco, evaluator = (getattr(import_module(home), name) for home, name in classes)
         content = {
             "info": {},
             "images": workload.images,
             "categories": workload.categories,
-            "annotations": annotations(workload.targets),
+            "annotations": truth_dicts(workload.targets),
         }
         with contextlib.redirect_stdout(io.StringIO()):
-            if module == "hotcoco":
-                truth = COCO(content)
+            if classes[0][0] == "hotcoco":
+                truth = coco(content)
             else:
-                truth = COCO()
+                truth = coco()
                 truth.dataset = content
                 truth.createIndex()
-            found = truth.loadRes(results(workload.predictions, workload.targets))
-            evaluation = COCOeval(truth, found, iou_type(workload))
+            found = truth.loadRes(result_dicts(workload.predictions, workload.targets))
+            evaluation = evaluator(truth, found, iou_type(workload))
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
@@ -288,16 +282,20 @@ def torchmetrics_map(workload: Workload) -> Outcome:
 
 def engines(workload: Workload, *, slow: bool) -> dict[str, Callable[[Workload], Outcome]]:
     """What is compared, by name; the first is ours, the second the reference."""
-    given = {place: annotations(targets) for place, (_, targets) in enumerate(workload.batches())}
+    given = {place: truth_dicts(targets) for place, (_, targets) in enumerate(workload.batches())}
     chosen: dict[str, Callable[[Workload], Outcome]] = {
         "boxscore": ours,
         "hotcoco streaming": hotcoco_stream,
         "hotcoco streaming, truth given": lambda work: hotcoco_stream(work, given),
-        "hotcoco batch": in_one_go("hotcoco"),
+        "hotcoco batch": in_one_go(("hotcoco", "COCO"), ("hotcoco", "COCOeval")),
     }
     if slow:
-        chosen["faster-coco-eval"] = in_one_go("faster_coco_eval")
-        chosen["pycocotools"] = in_one_go("pycocotools")
+        chosen["faster-coco-eval"] = in_one_go(
+            ("faster_coco_eval", "COCO"), ("faster_coco_eval", "COCOeval_faster")
+        )
+        chosen["pycocotools"] = in_one_go(
+            ("pycocotools.coco", "COCO"), ("pycocotools.cocoeval", "COCOeval")
+        )
         chosen["torchmetrics"] = torchmetrics_map
     return chosen
 
