@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 from collections.abc import Iterator
@@ -24,14 +25,11 @@ from .identity import Identity
 from .losses import cross_entropy_loss
 from .zoo import ALGORITHMS, default_backbone
 
-NAMES = {
-    "retinanet": "RetinaNet",
-    "fcos": "FCOS",
-    "fasterrcnn": "Faster R-CNN",
-    "ssdlite": "SSDLite",
-    "maskrcnn": "Mask R-CNN",
-    "unet": "U-Net",
-    "deeplabv3": "DeepLabV3",
+BACKBONES = {
+    "resnet18": "ResNet-18",
+    "resnet34": "ResNet-34",
+    "resnet50": "ResNet-50",
+    "mobilenet_v3_large": "MobileNetV3-Large",
 }
 LEARNING_RATE = 5e-4
 WEIGHT_DECAY = 1e-4
@@ -47,7 +45,7 @@ class Plan:
     algorithm: str | None = None
     backbone: str | None = None
     input_size: int = 128
-    steps: int = 180
+    steps: int = 240
     batch_size: int = 8
     data: Path | None = None
     out: Path = Path("boxscore-demo")
@@ -79,6 +77,7 @@ def demo(plan: Plan, console: Console) -> LoopCallback:
         ValueError: for a plan or data that cannot be trained, with what is wrong.
     """
     _seed(plan.seed)
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of each table that it makes
     train, test, name = _data(plan)
     classes = test.classes
     backbone = plan.backbone or default_backbone(plan.trained)
@@ -96,7 +95,7 @@ def demo(plan: Plan, console: Console) -> LoopCallback:
         task=plan.task,
         dataset=name,
         classes=classes,
-        identity=_identity(plan, model),
+        identity=_identity(plan, model, backbone),
         log_dir=str(plan.out / "runs"),
         tracking_uri=plan.tracking_uri,
         log_every=max(1, min(10, plan.steps // 10)),
@@ -150,13 +149,12 @@ def _data(plan: Plan) -> tuple[Any, Any, str]:
     return *read_folder(plan.data, plan.task, side=plan.input_size), plan.data.resolve().name
 
 
-def _identity(plan: Plan, model: nn.Module) -> Identity:
-    if not _semantic(plan):
-        return Identity.of(model)
-    size = f"{plan.input_size}x{plan.input_size}"
-    if plan.trained == "unet":
-        return Identity(NAMES["unet"], size)
-    return Identity.of(model, input_size=size)
+def _identity(plan: Plan, model: nn.Module, backbone: str) -> Identity:
+    """What the model says; a trunk cut short for dense heads does not say its name."""
+    known = {} if plan.trained == "unet" else {"backbone": BACKBONES[backbone]}
+    if _semantic(plan):
+        known["input_size"] = f"{plan.input_size}x{plan.input_size}"
+    return Identity.of(model, **known)
 
 
 def _train(

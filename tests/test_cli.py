@@ -43,7 +43,8 @@ def files(folder: Path, truth: object = COCO, results: object = (RESULT,)) -> li
 
 def test_help_is_quick_because_nothing_heavy_is_loaded() -> None:
     code = (
-        "import sys\nfrom boxscore.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+        "import sys\nfrom boxscore.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
         "print(sorted({'torch', 'numpy', 'mlflow', 'rich', 'tensorboard'} & set(sys.modules)))"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -144,7 +145,9 @@ def test_figures_go_to_the_trackers_too(tmp_path: Path) -> None:
     shown = boxscore("evaluate", *arguments, "--model", "ssd_mobilenet_v2_320x320", "--step", 7)
     assert shown.exit_code == 0, shown.output
     client = MlflowClient(uri)
-    (run,) = client.search_runs([client.get_experiment_by_name("gt").experiment_id])
+    experiment = client.get_experiment_by_name("gt")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.run_name == "SSD 320x320 MobileNetV2"
     (key,) = (k for k in run.data.metrics if k.startswith("metric") and k.endswith("/box_AP"))
     assert client.get_metric_history(run.info.run_id, key)[0].step == 7

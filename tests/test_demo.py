@@ -58,6 +58,7 @@ def test_it_logs_to_both_trackers(tmp_path: Path) -> None:
     assert len(list((tmp_path / "runs").rglob("events.out.*"))) == 2
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("shapes")
+    assert experiment is not None
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.run_name == "FCOS 64x64 ResNet-18"
     assert run.data.tags["boxscore.run"] == score.run.id

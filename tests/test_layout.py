@@ -62,7 +62,7 @@ def neighbours(path: Path) -> set[str]:
 
 @FILES
 def test_floors(path: Path) -> None:
-    """The core knows no logger and no callback; loggers and callbacks know no more than they may."""
+    """The core knows no logger and no callback; these know no more than they may."""
     if path.parent.name == "plugin" and path.stem in DOORS:
         return
     never = MAY_NOT_IMPORT[path.relative_to(ROOT).parts[0]]

@@ -4,8 +4,9 @@ from boxscore import CATALOGUE, canonical
 from boxscore.native import MEANINGS, known
 
 NAMES = {
-    "classification": "classification loss_classifier cls_loss loss_ce loss_vfl loss_focal loss_bce "
-    "loss_cls s0.loss_cls s2.loss_cls cls_logits_loss frcnn_cls_loss Loss/classification_loss "
+    "classification": "classification loss_classifier cls_loss loss_ce loss_vfl loss_focal "
+    "loss_bce loss_cls s0.loss_cls s2.loss_cls cls_logits_loss frcnn_cls_loss "
+    "Loss/classification_loss "
     "Loss/BoxClassifierLoss/classification_loss Loss/object_center train/cls_loss",
     "localization": "bbox_regression loss_box_reg box_loss dfl_loss l1_loss giou_loss loss_bbox "
     "loss_giou loss_iou loss_dfl loss_l1 loss_fgl loss_ddf loss_xy loss_wh bbox_regression_loss "
@@ -20,8 +21,8 @@ NAMES = {
     "keypoint": "loss_keypoint pose_loss rle_loss",
     "centerness": "bbox_ctrness loss_centerness",
     "objectness": "loss_obj loss_conf kobj_loss",
-    "auxiliary": "aux_loss aux.loss_ce d0.loss_cls d4.loss_iou loss_ce_0 loss_bbox_4 loss_vfl_aux_0 "
-    "loss_giou_enc enc_loss_cls",
+    "auxiliary": "aux_loss aux.loss_ce d0.loss_cls d4.loss_iou loss_ce_0 loss_bbox_4 "
+    "loss_vfl_aux_0 loss_giou_enc enc_loss_cls",
     "denoising": "dn_loss_cls d1.dn_loss_bbox loss_bbox_dn_1 loss_vfl_dn_0",
     "other": "sem_loss loss_contrastive",
     "total": "loss total_loss Loss/total_loss",

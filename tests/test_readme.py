@@ -3,6 +3,7 @@
 import re
 import shlex
 from pathlib import Path
+from typing import Literal
 
 import click
 import pytest
@@ -15,7 +16,7 @@ README = (ROOT / "README.md").read_text()
 
 
 @pytest.mark.parametrize("kind", ["loss", "metric"])
-def test_the_tables_are_the_catalogue(kind: str) -> None:
+def test_the_tables_are_the_catalogue(kind: Literal["loss", "metric"]) -> None:
     """`boxscore catalogue --markdown` writes them."""
     mark = "losses" if kind == "loss" else "metrics"
     found = re.search(rf"<!-- {mark} -->\n(.*?)<!-- /{mark} -->", README, re.DOTALL)

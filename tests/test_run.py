@@ -12,7 +12,7 @@ from boxscore.items import Item, Opening
 from boxscore.loggers import MemoryLogger
 
 IDENTITY = Identity("RetinaNet", "640x640", "ResNet50")
-TARGET = {
+TARGET: dict[str, Any] = {
     "boxes": np.array([[10.0, 10.0, 50.0, 50.0]]),
     "labels": np.array([1]),
     "image_id": 1,

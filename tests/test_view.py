@@ -21,6 +21,7 @@ from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
 from boxscore import Identity, Run
+from boxscore.logger import Logger
 from boxscore.loggers import DurableLogger, MLflowLogger, TensorBoardLogger
 from boxscore.view import Links, servers
 
@@ -30,14 +31,18 @@ FLAGS = [
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
 GROUPS = ["FCOS 320x320", "FCOS 640x640", "RetinaNet 320x320", "RetinaNet 640x640"]
-TARGET = {"boxes": np.array([[10.0, 10.0, 50.0, 50.0]]), "labels": np.array([1]), "image_id": 1}
+TARGET: dict[str, Any] = {
+    "boxes": np.array([[10.0, 10.0, 50.0, 50.0]]),
+    "labels": np.array([1]),
+    "image_id": 1,
+}
 PERFECT = {**TARGET, "scores": np.array([0.9])}
 
 
 def train(folder: Path, identity: Identity) -> None:
     """Log twenty steps, as a callback would."""
     tracker = MLflowLogger(f"sqlite:///{folder / 'mlflow.db'}")
-    loggers = [
+    loggers: list[Logger] = [
         TensorBoardLogger(folder / "runs"),
         DurableLogger(tracker, folder / "spool", patience=200),
     ]
@@ -94,6 +99,7 @@ def fetch(address: str) -> Any:
 def test_names_in_mlflow(logged: Path) -> None:
     client = MlflowClient(f"sqlite:///{logged / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("bccd")
+    assert experiment is not None
     runs = client.search_runs([experiment.experiment_id], run_view_type=ViewType.ALL)
     assert sorted(run.info.run_name for run in runs) == [f"{group} ResNet-18" for group in GROUPS]
     keys = [set(run.data.metrics) for run in runs]
@@ -106,6 +112,7 @@ def test_names_in_mlflow(logged: Path) -> None:
         assert f"class bccd-test {digest[:6]}/box_AP RBC" in own
         assert run.info.status == "FINISHED"
         assert run.data.params["input_size"] == run.data.tags["boxscore.input_size"]
+        assert run.inputs is not None
         (used,) = run.inputs.dataset_inputs
         assert (used.dataset.digest, used.tags[0].value) == (digest, "test")
         steps = [

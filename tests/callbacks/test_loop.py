@@ -13,7 +13,7 @@ from boxscore import CATALOGUE, Every, Identity, Point
 from boxscore.callbacks.loop import LoopCallback
 from boxscore.loggers import MemoryLogger
 from boxscore.losses import cross_entropy_loss
-from tests.tiny import CLASSES, collate, fcos, loader, train_step, two_stage
+from tests.tiny import CLASSES, fcos, loader, train_step, two_stage
 
 IDENTITY = Identity("FCOS", "64x64")
 BOX = [m for m in CATALOGUE if m.startswith("box_")]
@@ -495,4 +495,3 @@ def test_the_input_size_is_learned_from_the_first_batch() -> None:
 def test_points_are_points() -> None:
     memory, _ = train(steps=2)
     assert all(isinstance(point, Point) for point in memory.points)
-    assert collate([(1, {})]) == ([1], [{}])
