@@ -131,10 +131,6 @@ class Scorekeeper:
         finally:
             self.run.close(status)
 
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint must hold to continue the run, in plain JSON types."""
-        return {} if self.run is None else self.run.state_dict()
-
     def _evaluate(self, split: str, loader: Any, ids: Sequence[str] | None = None) -> None:
         assert self.run is not None
         start = time.perf_counter()

@@ -160,9 +160,11 @@ class LoopCallback(Scorekeeper):
 
     def _measured(self, outputs: Any, targets: Any) -> dict[str, Any]:
         """Focal, cross-entropy and Dice loss of the batch for which a point is due."""
+        ignored = self.options.ignore_index
         with self._guard("measuring the losses of a batch"):
-            logits, ignored = main_output(outputs, targets).detach(), self.options.ignore_index
-            return semantic_losses(logits, targets, ignore_index=ignored)
+            if bool((targets != ignored).any()):
+                logits = main_output(outputs, targets).detach()
+                return semantic_losses(logits, targets, ignore_index=ignored)
         return {}
 
     def _say_progress(self, run: Run) -> None:

@@ -1,0 +1,43 @@
+"""The examples run as they stand, with fewer steps."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("boxscore.shapes.COUNTS", {"train": 8, "test": 2})
+
+
+def test_they_are_short() -> None:
+    for path in EXAMPLES.glob("*.py"):
+        assert len(path.read_text().splitlines()) < 60, path.name
+
+
+@pytest.mark.slow
+def test_plain_loop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    load("plain_loop").main(steps=2, log_every=1, evaluate_every=2)
+    assert "box_AP50" in capsys.readouterr().out
+    assert (tmp_path / "example" / "mlflow.db").exists()
+
+
+@pytest.mark.slow
+def test_compare_four(capsys: pytest.CaptureFixture[str]) -> None:
+    load("compare_four").main(steps=1, input_size=64)
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ("RetinaNet 64x64 ResNet-18", "FCOS 64x64 MobileNetV3"))
