@@ -167,8 +167,8 @@ def test_no_chart_in_mlflow_holds_losses_of_two_groups(links: Links, page: Any) 
     assert links.mlflow is not None
     page.goto(links.mlflow)
     for group in GROUPS:
-        page.get_by_text(f"loss {group} (", exact=False).first.wait_for(timeout=90_000)
-    text = page.locator("body").inner_text()
+        page.get_by_text(f"loss {group}", exact=True).first.wait_for(timeout=90_000)
+    lines = page.locator("body").inner_text().splitlines()
     sections = re.findall(
         r"^((?:loss|metric|class|summary|progress)[^\n(]*) \((\d+)\)$", text, re.M
     )
