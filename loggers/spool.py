@@ -268,9 +268,11 @@ class Spool:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def release(self) -> None:
-        """Let go of the files and the lock."""
-        for descriptor in (self._calls, self._cursor):
-            os.close(descriptor)
+        """Let go of the files and the lock, once: later the numbers are somebody else's files."""
+        descriptors, self._calls, self._cursor = (self._calls, self._cursor), -1, -1
+        for descriptor in descriptors:
+            if descriptor >= 0:
+                os.close(descriptor)
 
     def _keeps(self, item: Item) -> TypeGuard[File]:
         """Whether ``item`` is a file that was copied here and is still there."""

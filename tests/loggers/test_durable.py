@@ -11,6 +11,7 @@ import stat
 import threading
 import time
 import tracemalloc
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -475,3 +476,24 @@ def test_settings_that_cannot_work_are_told_at_once(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match="no such place"):
         DurableLogger(Misplaced(), tmp_path).open(OPENING)
+
+
+def test_a_forked_worker_closes_no_file_but_its_own(tmp_path: Path) -> None:
+    """A logger that was closed long ago holds numbers that are other files' by now."""
+    logger = DurableLogger(MemoryLogger(), tmp_path)
+    logger.open(Opening(uuid.uuid4().hex, "run", "shelf", "folder"))
+    courier = logger._courier  # kept alive, as a reference cycle would
+    logger.close()
+    assert courier is not None
+    files = [os.open(tmp_path, os.O_RDONLY) for _ in range(8)]
+    child = os.fork()
+    if child == 0:
+        try:
+            for file in files:
+                os.fstat(file)
+            os._exit(0)
+        except OSError:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    for file in files:
+        os.close(file)
