@@ -10,6 +10,7 @@ from boxscore import Every, Identity
 from boxscore.catalogue import Task
 from boxscore.logger import Logger
 from boxscore.loggers import standard
+from boxscore.losses import unwrapped
 from boxscore.metric import Classes
 
 from .predict import Predict
@@ -106,6 +107,7 @@ def task_of(model: Any, given: Task | None) -> Task:
     """
     if given is not None:
         return given
+    model = unwrapped(model)
     kinds = {(kind.__module__, kind.__name__) for kind in type(model).__mro__}
     modules = " ".join(module for module, _ in kinds)
     if any(name == "MaskRCNN" for _, name in kinds):

@@ -77,7 +77,7 @@ def demo(plan: Plan, console: Console) -> LoopCallback:
         ValueError: for a plan or data that cannot be trained, with what is wrong.
     """
     _seed(plan.seed)
-    logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of each table that it makes
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # tells of every table
     train, test, name = _data(plan)
     classes = test.classes
     backbone = plan.backbone or default_backbone(plan.trained)

@@ -495,3 +495,10 @@ def test_the_input_size_is_learned_from_the_first_batch() -> None:
 def test_points_are_points() -> None:
     memory, _ = train(steps=2)
     assert all(isinstance(point, Point) for point in memory.points)
+
+
+def test_a_wrapped_model_is_known_by_what_it_wraps() -> None:
+    memory, score = train(steps=2, model=nn.DataParallel(fcos()))
+    assert score.run.identity.group == "FCOS 64x64"
+    assert series(memory, "box_AP", "test")
+    assert series(memory, "progress/images_seen", "train") == {2: 8}
