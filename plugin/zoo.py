@@ -11,6 +11,7 @@ from torchvision import models
 from torchvision.models import detection, segmentation
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 WIDTH = 128
@@ -49,11 +50,14 @@ def fasterrcnn(backbone: str, classes: int, size: int) -> nn.Module:
 
 
 def maskrcnn(backbone: str, classes: int, size: int) -> nn.Module:
-    """Mask R-CNN with 300 proposals."""
-    model: nn.Module = detection.MaskRCNN(
+    """Mask R-CNN with 300 proposals and a light mask head."""
+    model: Any = detection.MaskRCNN(
         _pyramid(backbone), classes, rpn_anchor_generator=_anchors(5), **_two_stage(size)
     )
-    return model
+    model.roi_heads.mask_head = MaskRCNNHeads(WIDTH, (WIDTH, WIDTH), 1)
+    model.roi_heads.mask_predictor = MaskRCNNPredictor(WIDTH, WIDTH, classes)
+    built: nn.Module = model
+    return built
 
 
 def ssdlite(backbone: str, classes: int, size: int) -> nn.Module:
@@ -173,6 +177,7 @@ def _two_stage(size: int) -> dict[str, Any]:
         "rpn_post_nms_top_n_test": 150,
         "box_batch_size_per_image": 64,
         "box_nms_thresh": 0.5,
+        "box_detections_per_img": 60,
     }
 
 
