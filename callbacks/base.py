@@ -15,7 +15,7 @@ from boxscore.logger import Status
 from boxscore.models import Found, infer, sources
 from boxscore.run import ended
 
-from .loaders import random_numbers_kept, stable_subset
+from .loaders import images_of, random_numbers_kept, stable_subset
 from .options import Keywords, Options, classes_of, task_of
 from .predict import Predict, predictor
 
@@ -111,9 +111,10 @@ class Scorekeeper:
 
     def evaluate_train(self) -> None:
         """Measure a stable subset of the train set, no larger than the test set."""
-        test = next(iter(self._loaders.values()), None)
-        count = self.options.evaluate_images or len(getattr(test, "dataset", None) or test or ())
-        if self._train_loader is not None and count:
+        if self._train_loader is None or not self._loaders:
+            return
+        test = next(iter(self._loaders.values()))
+        if count := self.options.evaluate_images or images_of(test):
             self._evaluate("train", *stable_subset(self._train_loader, count))
 
     def finish(self, status: Status) -> None:

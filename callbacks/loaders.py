@@ -68,6 +68,12 @@ def stable_subset(loader: Any, count: int | None) -> tuple[Any, list[str] | None
     return again, [ids[index] for index in chosen]
 
 
+def images_of(loader: Any) -> int:
+    """How many images ``loader`` gives."""
+    data = getattr(loader, "dataset", None)
+    return len(data) if hasattr(data, "__len__") else sum(len(batch[1]) for batch in loader)
+
+
 def lowest(ids: Sequence[str], count: int) -> list[int]:
     """The indices of the ``count`` ids with the lowest digests, ascending."""
     order = sorted(range(len(ids)), key=lambda n: hashlib.sha256(ids[n].encode()).digest())

@@ -30,7 +30,7 @@ def detect(
         batch: images (N tensors) and targets (N dicts), as for training; a target's ``orig_size``
             (height, width) says that the data set resized the image.
     """
-    images, targets = batch[:2]
+    images, targets = _pair(batch)
     device = next(model.parameters()).device
     images = [image.to(device) for image in images]
     losses, detections = test_losses(model, images, [_moved(target, device) for target in targets])
@@ -81,7 +81,7 @@ def segment(
         batch: images (N, 3, H, W) and integer targets (N, H, W).
         criterion: ``criterion(logits, targets)``, a scalar or a dict of scalars.
     """
-    images, targets = batch[:2]
+    images, targets = _pair(batch)
     device = next(model.parameters()).device
     targets = targets.to(device)
     with torch.no_grad():
@@ -148,6 +148,15 @@ def predictor(
         f"{type(unwrapped(model)).__name__}; pass predict=, a function of (model, batch) that "
         "returns losses, predictions, targets"
     )
+
+
+def _pair(batch: Any) -> tuple[Any, Any]:
+    if not isinstance(batch, Sequence) or len(batch) < 2:
+        raise ValueError(
+            f"a batch of the loader is a {type(batch).__name__}, not (images, targets); pass "
+            "predict=, a function of (model, batch) that returns losses, predictions, targets"
+        )
+    return batch[0], batch[1]
 
 
 def _moved(target: Mapping[str, Any], device: torch.device) -> dict[str, Any]:

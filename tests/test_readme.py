@@ -47,5 +47,5 @@ def test_every_link_leads_somewhere() -> None:
 def test_the_set_up_is_two_commands() -> None:
     blocks = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
     first, second = (shlex.split(block.strip()) for block in blocks[:2])
-    assert first[:5] == ["python", "-m", "pip", "install", "uv"]
-    assert second == ["uv", "run", "pytest"]
+    assert first[:5] == ["python3", "-m", "pip", "install", "uv"]
+    assert second == ["python3", "-m", "uv", "run", "pytest"]

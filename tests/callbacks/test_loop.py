@@ -231,6 +231,9 @@ def test_the_train_split_is_measured_on_a_stable_subset_no_larger_than_the_test_
     assert list(series(memory, "box_AP", "train")) == [3, 6]
     assert len(scopes(memory, "box_AP", "train")) == 1
     assert score.run.metric("train").images == 4
+    batches = list(loader(4, 100, batch_size=2))
+    _, score = train(steps=6, train_loader=loader(12), test_loader=batches)
+    assert score.run.metric("train").images == 4
 
 
 def test_what_was_trained_on_is_known_after_the_first_epoch() -> None:
@@ -502,3 +505,16 @@ def test_a_wrapped_model_is_known_by_what_it_wraps() -> None:
     assert score.run.identity.group == "FCOS 64x64"
     assert series(memory, "box_AP", "test")
     assert series(memory, "progress/images_seen", "train") == {2: 8}
+
+
+def test_a_batch_that_is_not_understood_is_told_with_what_to_pass() -> None:
+    images, targets = next(iter(loader(2, 100)))
+    with pytest.warns(UserWarning, match=r"a batch of the loader is a dict.*pass predict="):
+        memory, _ = train(
+            steps=2,
+            test_loader=[{"images": images, "targets": targets}],
+            evaluate_train_every=None,
+            on_error="warn",
+        )
+    assert memory.status == "FINISHED"
+    assert series(memory, "total", "train") != {}
