@@ -105,7 +105,7 @@ class Scorekeeper:
         """Measure the test set or sets now, or one ``split``, at the step of the last record."""
         for name, loader in self._loaders.items():
             if split in (None, name):
-                self._evaluate(name, stable_subset(loader, self.options.evaluate_images)[0])
+                self._evaluate(name, loader, self.options.evaluate_images)
         if self.run is not None:
             self._evaluated_at = self.run.step
 
@@ -114,8 +114,10 @@ class Scorekeeper:
         if self._train_loader is None or not self._loaders:
             return
         test = next(iter(self._loaders.values()))
-        if count := self.options.evaluate_images or images_of(test):
-            self._evaluate("train", *stable_subset(self._train_loader, count))
+        with random_numbers_kept(test):
+            count = self.options.evaluate_images or images_of(test)
+        if count:
+            self._evaluate("train", self._train_loader, count)
 
     def finish(self, status: Status) -> None:
         """Evaluate what was trained since, if the training ended well, and close the run."""
@@ -132,7 +134,7 @@ class Scorekeeper:
         finally:
             self.run.close(status)
 
-    def _evaluate(self, split: str, loader: Any, ids: Sequence[str] | None = None) -> None:
+    def _evaluate(self, split: str, loader: Any, count: int | None) -> None:
         assert self.run is not None
         start = time.perf_counter()
         evaluation = self.run.evaluation(split)
@@ -140,13 +142,14 @@ class Scorekeeper:
         try:
             with (
                 self._guard(f"evaluation of the {split} split"),
-                random_numbers_kept(loader, self._loaders.get(split)),
+                random_numbers_kept(loader),
                 modes_kept(self._model),
                 evaluation,
             ):
                 self._model.eval()
-                for batch in loader:
-                    self._measure(evaluation, batch, ids)
+                chosen, ids = stable_subset(loader, count)
+                for batch in chosen:
+                    self._measure(evaluation, batch, ids if split == "train" else None)
         finally:
             self._evaluating = False
         if split == next(iter(self._loaders), None):
