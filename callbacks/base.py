@@ -12,7 +12,9 @@ from boxscore.evaluation import Evaluation
 from boxscore.fingerprint import Fingerprint
 from boxscore.guard import Guard
 from boxscore.logger import Status
+from boxscore.losses import modes_kept
 from boxscore.models import Found, infer, sources
+from boxscore.names import legal, originals
 from boxscore.run import ended
 
 from .loaders import images_of, random_numbers_kept, stable_subset
@@ -95,8 +97,15 @@ class Scorekeeper:
         self._predict: Predict | None = options.predict
         if self._predict is None and self._loaders:
             self._predict = predictor(model, task, list(run.names), self._criterion)
+            if not detector and self._criterion is None:
+                self._guard.remark("criterion", "without criterion= the test set has no total loss")
         run.latest, run.best = self.latest, self.best
+        run.main = next(iter(self._loaders), "test")
+        for split in self._loaders:
+            run.metric(split)  # classes that cannot be measured are told before training
         run.open()
+        for tag, name in originals(loaders if isinstance(loaders, Mapping) else ()).items():
+            run.tag(tag.removeprefix("boxscore."), name)
         self._began = time.perf_counter()
         self.run = run
         return run
@@ -198,19 +207,6 @@ class Scorekeeper:
             )
 
 
-class modes_kept:
-    """Leave each module of ``model`` in the mode, train or eval, in which it was."""
-
-    def __init__(self, model: Any) -> None:
-        self._modes = {module: module.training for module in model.modules()}
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *error: object) -> None:
-        for module, training in self._modes.items():
-            module.training = training
-
-
 def says_its_size(model: Any) -> bool:
     """Whether the input size can be known before the first batch."""
     return "input_size" in infer(model)
@@ -233,6 +229,8 @@ def inferred(model: Any, image_size: tuple[int, int] | None) -> Identity:
 def splits(loaders: Any) -> dict[str, Any]:
     """Loaders by split: one is ``test``; of several, all but ``test`` are ``test-<name>``.
 
+    The first one is the main one.
+
     >>> splits({"test": [], "night": []})
     {'test': [], 'test-night': []}
     """
@@ -240,7 +238,10 @@ def splits(loaders: Any) -> dict[str, Any]:
         return {}
     if not isinstance(loaders, Mapping):
         return {"test": loaders}
-    return {n if n == "test" else f"test-{n}": loader for n, loader in loaders.items()}
+    return {
+        "test" if name == "test" else f"test-{legal(name)}": loader
+        for name, loader in loaders.items()
+    }
 
 
 def _dataset_of(loader: Any) -> str:

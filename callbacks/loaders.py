@@ -53,7 +53,7 @@ def stable_subset(loader: Any, count: int | None) -> tuple[Any, list[str] | None
     data: Any = getattr(loader, "dataset", None)
     if count is None:
         return loader, None
-    if not isinstance(loader, torch.utils.data.DataLoader) or not hasattr(data, "__len__"):
+    if not isinstance(loader, torch.utils.data.DataLoader) or not length(data):
         return _Subset(loader, count), None
     ids = [identifier(i) for i in getattr(data, "ids", range(len(data)))]
     chosen = lowest(ids, count)
@@ -70,8 +70,15 @@ def stable_subset(loader: Any, count: int | None) -> tuple[Any, list[str] | None
 
 def images_of(loader: Any) -> int:
     """How many images ``loader`` gives."""
-    data = getattr(loader, "dataset", None)
-    return len(data) if hasattr(data, "__len__") else sum(len(batch[1]) for batch in loader)
+    return length(getattr(loader, "dataset", ())) or sum(len(batch[1]) for batch in loader)
+
+
+def length(items: Any) -> int:
+    """How many ``items`` there are, 0 where that is not known."""
+    try:
+        return len(items)
+    except TypeError:
+        return 0
 
 
 def lowest(ids: Sequence[str], count: int) -> list[int]:

@@ -1,11 +1,13 @@
 """For loops written by hand in PyTorch.
 
-with LoopCallback(model, optimizer, test_loader, train_loader=loader, dataset="bccd",
-classes={1: "RBC", 2: "WBC"}) as score:
-for images, targets in loader:
-losses = model(images, targets)
-...  # backward, optimizer.step()
-score.step(losses)
+.. code-block:: python
+
+    with LoopCallback(model, optimizer, test_loader, train_loader=loader, dataset="bccd",
+                      classes={1: "RBC", 2: "WBC"}) as score:
+        for images, targets in loader:
+            losses = model(images, targets)
+            ...  # backward, optimizer.step()
+            score.step(losses)
 """
 
 from __future__ import annotations
@@ -17,12 +19,13 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from boxscore import Run
-from boxscore.evaluation import semantic_losses
+from boxscore.evaluation import semantic_losses, valid_pixels
 from boxscore.logger import Status
 from boxscore.run import ended
 from boxscore.signals import sigterm_raises
 
 from .base import Scorekeeper, says_its_size
+from .loaders import length
 from .options import Keywords
 from .predict import main_output, of_criterion
 
@@ -92,9 +95,10 @@ class LoopCallback(Scorekeeper):
             if due and outputs is not None and targets is not None:
                 values |= self._measured(outputs, targets)
             run.record(values, step=self._steps)
-        if due:
-            self._say_progress(run)
-        self._evaluate_what_is_due()
+        with self._guard("what follows a step"):
+            if due:
+                self._say_progress(run)
+            self._evaluate_what_is_due()
 
     def __enter__(self) -> Self:
         self._stack.enter_context(sigterm_raises())
@@ -162,7 +166,7 @@ class LoopCallback(Scorekeeper):
         """Focal, cross-entropy and Dice loss of the batch for which a point is due."""
         ignored = self.options.ignore_index
         with self._guard("measuring the losses of a batch"):
-            if bool((targets != ignored).any()):
+            if valid_pixels(targets, ignored):
                 logits = main_output(outputs, targets).detach()
                 return semantic_losses(logits, targets, ignore_index=ignored)
         return {}
@@ -181,8 +185,7 @@ class LoopCallback(Scorekeeper):
         self._read_ids()
 
     def _epoch_length(self) -> int:
-        loader = self._watched[3]
-        return len(loader) if hasattr(loader, "__len__") else 0
+        return length(self._watched[3])
 
     def _evaluate_what_is_due(self) -> None:
         length = self._epoch_length()

@@ -36,7 +36,7 @@ class Keywords(TypedDict, total=False):
     evaluate_images: int | None
     fingerprint: str | None
     predict: Predict | None
-    ignore_index: int
+    ignore_index: int | None
     on_error: Literal["warn", "raise"]
 
 
@@ -81,7 +81,7 @@ class Options:
     evaluate_images: int | None = None
     fingerprint: str | None = None
     predict: Predict | None = None
-    ignore_index: int = 255
+    ignore_index: int | None = 255
     on_error: Literal["warn", "raise"] = "warn"
 
     def __post_init__(self) -> None:
@@ -141,7 +141,8 @@ def classes_of(loader: Any, given: Classes | None, *, background: bool) -> Class
         raise ValueError("classes: nothing names them; pass classes={1: 'cat', 2: 'dog'}")
     listed = isinstance(classes, Sequence)
     if background and listed and classes and classes[0] not in ("__background__", "N/A"):
-        names = [str(name) for name in classes][:3]
+        names = [str(name) for name in list(classes)[:4]]
+        names = names[1:] if names[0].lower() in ("background", "bg") else names[:3]
         mapping = "{" + ", ".join(f"{n + 1}: {name!r}" for n, name in enumerate(names)) + ", …}"
         raise ValueError(
             f"classes: a list's index is the label, and this model keeps label 0 for background; "

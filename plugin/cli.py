@@ -130,7 +130,7 @@ def _destination(annotations: Path, options: dict[str, Any]) -> Any:
     return Destination(
         identity,
         options["dataset"] or annotations.stem,
-        options["log_dir"] or "runs",
+        options["log_dir"],
         options["tracking_uri"],
         options["step"],
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -25,6 +27,7 @@ class Evaluation:
         step: optimizer steps so far.
         metric: the figures' state.
         fingerprint: the images so far.
+        images: how many came.
         complete: whether every batch could be measured; if not, only losses are recorded.
     """
 
@@ -42,6 +45,7 @@ class Evaluation:
         self.metric, self.split, self.step = metric, split, step
         self.fingerprint = Fingerprint()
         self.complete = True
+        self.images = 0
         self.batch_size = 0
         self.seconds = 0.0
         self._names, self._done, self._ids_only = names, done, ids_only
@@ -73,6 +77,7 @@ class Evaluation:
             ValueError: naming image, field and value; nothing of the batch is then kept.
         """
         self.metric.update(predictions, targets)
+        self.images += len(targets)
         self.batch_size = max(self.batch_size, len(targets))
         for target, image_id in zip(targets, image_ids or [None] * len(targets), strict=True):
             own = None if self._semantic else target.get("image_id")
@@ -86,14 +91,17 @@ class Evaluation:
     def skip(self, predictions: Any, targets: Any, losses: Mapping[str, Any] | None = None) -> None:
         """Take in a batch's losses only, and give up the figures: the set is not complete."""
         self.complete = False
-        self.fingerprint.add(None)
-        self._add_losses(predictions, targets, losses)
+        self.images += len(targets)
+        with suppress(ValueError, RuntimeError):  # what cannot be measured was told already
+            self._add_losses(predictions, targets, losses)
 
     def _add_losses(self, predictions: Any, targets: Any, losses: Mapping[str, Any] | None) -> None:
         if self._semantic:
-            ignore_index: int = self.metric.ignore_index  # type: ignore[attr-defined]
+            ignore_index: int | None = self.metric.ignore_index  # type: ignore[attr-defined]
             measured = semantic_losses(predictions, targets, ignore_index=ignore_index)
-            self._losses.append(({**(losses or {}), **measured}, (targets != ignore_index).sum()))
+            self._losses.append(
+                ({**(losses or {}), **measured}, valid_pixels(targets, ignore_index))
+            )
         elif losses:
             self._losses.append((losses, len(targets)))
 
@@ -124,7 +132,12 @@ class Evaluation:
             self._done(self)
 
 
-def semantic_losses(logits: Any, targets: Any, *, ignore_index: int) -> dict[str, Any]:
+def valid_pixels(targets: Any, ignore_index: int | None) -> Any:
+    """How many pixels of ``targets`` (N, H, W) count, on their device."""
+    return math.prod(targets.shape) if ignore_index is None else (targets != ignore_index).sum()
+
+
+def semantic_losses(logits: Any, targets: Any, *, ignore_index: int | None) -> dict[str, Any]:
     """Focal, cross-entropy and Dice loss of one batch, as scalars on the logits' device.
 
     Args:

@@ -107,10 +107,12 @@ class LabelMaps(torch.utils.data.Dataset[Pair]):
 
     def __init__(self, folder: Path, split: str, side: int) -> None:
         listed = folder / "splits" / f"{split}.txt"
-        names = listed.read_text().split()
+        names = listed.read_text().splitlines()
         if not names:
             raise ValueError(f"{listed} names no image")
         described = json.loads((folder / "classes.json").read_bytes())
+        if not isinstance(described, dict) or not isinstance(described.get("classes"), list):
+            raise ValueError(f"{folder / 'classes.json'} holds no list 'classes'")
         self.classes = dict(enumerate(described["classes"]))
         ignored = described.get("ignore_index")
         self.ignore_index: int = 255 if ignored is None else ignored

@@ -20,6 +20,7 @@ __all__ = [
     "cross_entropy_loss",
     "dice_loss",
     "focal_loss",
+    "modes_kept",
     "regularization_kind",
     "regularization_loss",
     "test_losses",
@@ -112,7 +113,7 @@ def test_losses(
             "pass predict=, a function of (model, batch) that returns losses, predictions, targets"
         )
     usable = [_without_empty_boxes(target) for target in targets]
-    with torch.no_grad(), _modes_kept(model), _one_backbone_pass(model):
+    with torch.no_grad(), modes_kept(model), _one_backbone_pass(model):
         model.eval()
         detections = model(list(images))
         for module in model.modules():
@@ -132,7 +133,8 @@ def _is_switch(module: nn.Module) -> bool:
 
 
 @contextmanager
-def _modes_kept(model: nn.Module) -> Iterator[None]:
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """Leave each module of ``model`` in the mode, train or eval, in which it was."""
     modes = {module: module.training for module in model.modules()}
     try:
         yield

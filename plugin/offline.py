@@ -11,11 +11,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from boxscore.loggers import standard
+from boxscore.loggers import MLflowLogger, TensorBoardLogger
 
 from .coco import Dataset, read
 from .detection import DetectionMetrics
 from .identity import Identity
+from .logger import Logger
 from .run import Run
 
 LONG = 512
@@ -29,14 +30,14 @@ class Destination:
     Attributes:
         identity: what made the predictions.
         dataset: the user's name for the data.
-        log_dir: TensorBoard's folder.
+        log_dir: TensorBoard's folder; None turns it off.
         tracking_uri: MLflow's; None turns it off.
         step: optimizer steps of the model.
     """
 
     identity: Identity
     dataset: str
-    log_dir: str
+    log_dir: str | None
     tracking_uri: str | None
     step: int = 0
 
@@ -75,8 +76,9 @@ def evaluate(
         task="instance-segmentation" if masks else "detection",
         dataset=destination.dataset,
         classes=data.classes,
-        loggers=standard(destination.log_dir, destination.tracking_uri or False),
+        loggers=_loggers(destination),
         metric=metric,
+        on_error="raise",
     )
     with run, run.evaluation("test", step=destination.step) as evaluation:
         for found, truth in _batches(data):
@@ -106,6 +108,16 @@ def _class_table(rows: Mapping[str, Mapping[str, float]]) -> Table:
     for of, row in rows.items():
         table.add_row(of, *(f"{row[name]:.4f}" if name in row else "" for name in names))
     return table
+
+
+def _loggers(destination: Destination) -> list[Logger]:
+    """Those that were asked for; MLflow without a spool, as no training is kept waiting."""
+    loggers: list[Logger] = []
+    if destination.log_dir is not None:
+        loggers.append(TensorBoardLogger(destination.log_dir))
+    if destination.tracking_uri is not None:
+        loggers.append(MLflowLogger(destination.tracking_uri))
+    return loggers
 
 
 def _batches(data: Dataset) -> Iterator[Any]:

@@ -59,13 +59,11 @@ def fold(values: Mapping[str, float], *, task: str, decoupled: bool = False) -> 
             losses.natives |= {name: values[name] for name in names}
     if objective is not None:
         _complete(losses.measures, objective, task)
-    summed = [
-        value
-        for name, value in losses.measures.items()
-        if CATALOGUE[name].part and not (decoupled and name == "regularization")
-    ]
-    if summed:
-        losses.measures["total"] = sum(summed)
+    parts = {name: value for name, value in losses.measures.items() if CATALOGUE[name].part}
+    if parts.keys() - {"regularization"}:  # which alone is no objective
+        if decoupled:
+            parts.pop("regularization", None)
+        losses.measures["total"] = sum(parts.values())
     return losses
 
 

@@ -52,6 +52,7 @@ class Run:
         identity: what is trained.
         latest: the test set's last value by catalogue name.
         best: the test set's best value by catalogue name.
+        main: the split whose figures `latest`, `best` and the summary tell.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Run:
         experiment: str | None = None,
         fingerprint: str | None = None,
         metric: Metric | None = None,
-        ignore_index: int = 255,
+        ignore_index: int | None = 255,
         on_error: OnError = "warn",
     ) -> None:
         """Prepare a run; it opens its loggers when it is entered or first has something to say.
@@ -94,11 +95,15 @@ class Run:
         self.identity, self.task, self.dataset = identity, task, dataset
         self.names = class_names(classes, without=() if _semantic(task) else NO_CLASS)
         self.log_every = Every.of(log_every)
+        if self.log_every.epochs is not None:
+            raise ValueError("log_every: train losses are logged in steps, not epochs")
         self.id = uuid.uuid4().hex
         self.step = 0
         self.latest: dict[str, float] = {}
         self.best: dict[str, float] = {}
         self.is_open = False
+        self.main = "test"
+        self._is_over = False
         self.guard = Guard(on_error)
         self._loggers = tuple(loggers)
         self._optimizer = optimizer
@@ -179,7 +184,7 @@ class Run:
     def close(self, status: Status = "FINISHED") -> None:
         """Close every logger; does nothing where none is open."""
         if self.is_open:
-            self.is_open = False
+            self.is_open, self._is_over = False, True
             for logger in self._loggers:
                 with self.guard(f"closing {type(logger).__name__}"):
                     logger.close(status)
@@ -266,7 +271,7 @@ class Run:
         if news is not None and "first_nan" not in self._tags:
             self.tag("first_nan", f"{news[0]}.{split} at step {news[1]}")
         self._log(self._loss_points(losses, split, step))
-        if split == "test":
+        if split == self.main:
             self._remember(losses.measures)
 
     def _loss_points(self, losses: Losses, split: str, step: int) -> list[Point]:
@@ -286,14 +291,14 @@ class Run:
 
     def _log_evaluation(self, evaluation: Evaluation) -> None:
         split, step = evaluation.split, evaluation.step
-        if not len(evaluation.fingerprint):
+        if not evaluation.images:
             raise ValueError(f"evaluation of {split!r}: no image was seen; is its loader empty?")
         if split != "train" and (losses := evaluation.losses()):
             self._log_losses(losses, split, step)
         if not evaluation.complete:
             return
         digest = evaluation.fingerprint.digest(evaluation.metric.protocol)
-        if split == "test" and self._fingerprint:
+        if split == self.main and self._fingerprint:
             digest = self._fingerprint
         if split != "train":
             self.tag(f"fingerprint.{split}", digest)
@@ -310,7 +315,7 @@ class Run:
             for of, values in evaluation.metric.per_class().items()
             for name, value in values.items()
         ]
-        if split == "test":
+        if split == self.main:
             points += self._summary(figures, step, now)
             points.append(
                 Point("progress/evaluation_seconds", evaluation.seconds, step, "test", now)
@@ -375,6 +380,9 @@ class Run:
             )
 
     def _log(self, items: Sequence[Item]) -> None:
+        if self._is_over:
+            self.guard.remark("over", "the run is closed; what comes now is not logged")
+            return
         self.open()
         for logger in self._loggers:
             with self.guard(f"{type(logger).__name__}"):

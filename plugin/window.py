@@ -25,7 +25,7 @@ class Window:
         return len(self._rows)
 
     def add(self, values: Mapping[str, Any], step: int) -> None:
-        """Keep the ``values`` of ``step``: floats, or tensors with one element."""
+        """Keep the ``values`` of ``step``: floats, or tensors, of which the mean counts."""
         self._rows.append((
             step,
             {n: v.detach() if hasattr(v, "detach") else v for n, v in values.items()},
@@ -59,14 +59,14 @@ class Window:
         return means, news
 
     def _sum_up(self) -> None:
+        rows, self._rows = self._rows, []  # a value that cannot be summed costs one window at most
         columns: dict[str, list[Any]] = {}
-        for _, values in self._rows:
+        for _, values in rows:
             for name, value in values.items():
                 columns.setdefault(name, []).append(value)
         for name, column in columns.items():
             total, count = self._sums.get(name, (0.0, 0))
             self._sums[name] = (total + _sum(column), count + len(column))
-        self._rows.clear()
 
 
 def _sum(column: list[Any]) -> Any:
@@ -74,7 +74,8 @@ def _sum(column: list[Any]) -> Any:
     if all(hasattr(value, "detach") for value in column):
         import torch
 
-        return torch.stack([value.reshape(()) for value in column]).double().sum()
+        # of several elements, as DataParallel gives one for each replica, the mean
+        return torch.stack([value.double().mean() for value in column]).sum()
     return sum(float(value) for value in column)
 
 

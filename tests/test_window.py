@@ -46,3 +46,19 @@ def test_small_values_do_not_drown_in_float32() -> None:
     for step in range(1000):
         window.add({"a": torch.tensor(1e-4 if step else 1e4)}, step)
     assert window.means()[0]["a"] == pytest.approx((1e4 + 999e-4) / 1000, rel=1e-9)
+
+
+def test_several_elements_are_their_mean_as_dataparallel_gives_one_for_each_replica() -> None:
+    window = Window()
+    window.add({"a": torch.tensor([1.0, 3.0])}, 1)
+    window.add({"a": torch.tensor(4.0)}, 2)
+    assert window.means()[0] == {"a": 3.0}
+
+
+def test_a_value_that_cannot_be_summed_costs_one_window() -> None:
+    window = Window()
+    window.add({"a": "nonsense"}, 1)
+    with pytest.raises(ValueError, match="nonsense"):
+        window.means()
+    window.add({"a": 2.0}, 2)
+    assert window.means()[0] == {"a": 2.0}

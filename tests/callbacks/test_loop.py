@@ -13,7 +13,7 @@ from boxscore import CATALOGUE, Every, Identity, Point
 from boxscore.callbacks.loop import LoopCallback
 from boxscore.loggers import MemoryLogger
 from boxscore.losses import cross_entropy_loss
-from tests.tiny import CLASSES, fcos, loader, train_step, two_stage
+from tests.tiny import CLASSES, collate, fcos, loader, train_step, two_stage
 
 IDENTITY = Identity("FCOS", "64x64")
 BOX = [m for m in CATALOGUE if m.startswith("box_")]
@@ -24,7 +24,7 @@ def train(steps: int = 6, model: Any = None, **options: Any) -> tuple[MemoryLogg
     memory = MemoryLogger()
     model = model or fcos()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, weight_decay=1e-3)
-    train_loader = options.pop("train_loader", None) or loader(8)
+    train_loader = options.pop("train_loader") if "train_loader" in options else loader(8)
     defaults: dict[str, Any] = {
         "train_loader": train_loader,
         "dataset": "boxes",
@@ -34,7 +34,7 @@ def train(steps: int = 6, model: Any = None, **options: Any) -> tuple[MemoryLogg
         "evaluate_every": 3,
         "on_error": "raise",
     }
-    test_loader = options.pop("test_loader", None) or loader(6, first=100)
+    test_loader = options.pop("test_loader") if "test_loader" in options else loader(6, first=100)
     with LoopCallback(model, optimizer, test_loader, **defaults | options) as score:
         done = 0
         while done < steps:
@@ -518,3 +518,64 @@ def test_a_batch_that_is_not_understood_is_told_with_what_to_pass() -> None:
         )
     assert memory.status == "FINISHED"
     assert series(memory, "total", "train") != {}
+
+
+class Endless(torch.utils.data.IterableDataset[Any]):
+    """Pictures without a length."""
+
+    def __iter__(self) -> Any:
+        return iter(loader(8).dataset[n] for n in range(8))
+
+
+def test_loaders_without_a_length() -> None:
+    stream: Any = torch.utils.data.DataLoader(Endless(), batch_size=4, collate_fn=collate)
+    memory, _ = train(steps=4, train_loader=stream, test_loader=stream, on_error="warn")
+    assert list(series(memory, "total", "train")) == [2, 4]
+    assert series(memory, "box_AP", "test")
+    assert series(memory, "progress/images_seen", "train") == {2: 8, 4: 16}
+
+
+def test_several_test_sets_without_a_plain_one_are_led_by_the_first() -> None:
+    loaders = {"a/b": loader(2, 100), "night": loader(2, 200)}
+    memory, score = train(steps=2, test_loader=loaders)
+    splits = {p.split for p in memory.points if p.name == "box_AP"}
+    assert len(splits) == 3
+    assert all(point.key.count("/") == 1 for point in memory.points)
+    assert "a/b" in memory.tags.values()
+    assert score.latest["box_AP"] >= 0
+    assert any(p.name == "summary/box_AP" for p in memory.points)
+
+
+def test_a_step_after_the_end_is_told_and_not_logged() -> None:
+    memory, score = train(steps=2)
+    before = len(memory.points)
+    with pytest.warns(UserWarning, match="the run is closed"):
+        for _ in range(4):
+            score.step({"loss_cls": torch.tensor(1.0)})
+    assert len(memory.points) == before
+    assert memory.status == "FINISHED"
+
+
+def test_the_background_under_another_name() -> None:
+    with pytest.raises(ValueError, match=r"\['__background__', 'disc', 'square'\]"):
+        train(classes=["background", "disc", "square"])
+
+
+def test_without_a_criterion_regularization_alone_is_no_total() -> None:
+    model, memory = TwoHeads(), MemoryLogger()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.1)
+    options: dict[str, Any] = {"classes": ["a", "b"], "loggers": [memory], "ignore_index": None}
+    score = LoopCallback(
+        model,
+        optimizer,
+        [(torch.rand(1, 3, 4, 4), torch.zeros(1, 4, 4).long())],
+        task="semantic-segmentation",
+        dataset="d",
+        identity=IDENTITY,
+        **options,
+    )
+    with pytest.warns(UserWarning, match="without criterion="), score:
+        score.evaluate()
+    assert not series(memory, "total", "test")
+    assert series(memory, "cross_entropy", "test")
+    assert series(memory, "IoU", "test")
