@@ -523,13 +523,19 @@ def test_a_batch_that_is_not_understood_is_told_with_what_to_pass() -> None:
 class Endless(torch.utils.data.IterableDataset[Any]):
     """Pictures without a length."""
 
+    def __init__(self, first: int) -> None:
+        self.first = first
+
     def __iter__(self) -> Any:
-        return iter(loader(8).dataset[n] for n in range(8))
+        return iter(loader(8, self.first).dataset[n] for n in range(8))
 
 
 def test_loaders_without_a_length() -> None:
-    stream: Any = torch.utils.data.DataLoader(Endless(), batch_size=4, collate_fn=collate)
-    memory, _ = train(steps=4, train_loader=stream, test_loader=stream, on_error="warn")
+    one, other = (
+        torch.utils.data.DataLoader(Endless(first), batch_size=4, collate_fn=collate)
+        for first in (0, 100)
+    )
+    memory, _ = train(steps=4, train_loader=one, test_loader=other, on_error="warn")
     assert list(series(memory, "total", "train")) == [2, 4]
     assert series(memory, "box_AP", "test")
     assert series(memory, "progress/images_seen", "train") == {2: 8, 4: 16}
