@@ -252,14 +252,14 @@ def test_a_deleted_experiment_is_named(sqlite: str) -> None:
         MLflowLogger(sqlite).open(run_opening)
 
 
-@pytest.mark.parametrize("uri", ["file:///tmp/mlruns", "./mlruns", "mlruns"])
+@pytest.mark.parametrize("uri", ["file:///srv/mlruns", "./mlruns", "mlruns"])
 def test_a_folder_is_refused_with_the_way_out(uri: str) -> None:
     with pytest.raises(ValueError, match=r"sqlite:///mlflow\.db"):
         MLflowLogger(uri)
 
 
 def test_a_folder_by_default_is_refused_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "file:///tmp/mlruns")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "file:///srv/mlruns")
     with pytest.raises(ValueError, match=r"sqlite:///mlflow\.db"):
         MLflowLogger().open(opening())
 
