@@ -40,7 +40,6 @@ class Evaluation:
         split: str,
         step: int,
         done: Callable[[Evaluation], None],
-        ids_only: bool = False,
     ) -> None:
         self.metric, self.split, self.step = metric, split, step
         self.fingerprint = Fingerprint()
@@ -48,7 +47,7 @@ class Evaluation:
         self.images = 0
         self.batch_size = 0
         self.seconds = 0.0
-        self._names, self._done, self._ids_only = names, done, ids_only
+        self._names, self._done = names, done
         self._semantic = task == "semantic-segmentation"
         self._losses: list[tuple[Mapping[str, Any], Any]] = []
         self._start = time.perf_counter()
@@ -82,7 +81,7 @@ class Evaluation:
         for target, image_id in zip(targets, image_ids or [None] * len(targets), strict=True):
             own = None if self._semantic else target.get("image_id")
             known = image_id if own is None else own
-            ids_suffice = self._ids_only and known is not None
+            ids_suffice = self.split == "train" and known is not None
             describe = label_map_content if self._semantic else detection_content
             content = b"" if ids_suffice else describe(target, self._names)
             self.fingerprint.add(known, content)
@@ -96,6 +95,8 @@ class Evaluation:
             self._add_losses(predictions, targets, losses)
 
     def _add_losses(self, predictions: Any, targets: Any, losses: Mapping[str, Any] | None) -> None:
+        if self.split == "train":  # its losses come from the training steps
+            return
         if self._semantic:
             ignore_index: int | None = self.metric.ignore_index  # type: ignore[attr-defined]
             measured = semantic_losses(predictions, targets, ignore_index=ignore_index)

@@ -151,22 +151,27 @@ class Run:
             split=split,
             step=self.step if step is None else step,
             done=self._log_evaluation,
-            ids_only=split == "train",
         )
 
     def progress(self, values: Mapping[str, float], *, step: int) -> None:
         """Log how far the training is: ``epoch``, ``images_seen``, ``images_per_second``."""
-        self._log([Point(f"progress/{name}", float(v), step) for name, v in values.items()])
+        self.log([Point(f"progress/{name}", float(v), step) for name, v in values.items()])
 
     def tag(self, name: str, value: str) -> None:
         """Log a fact that is known late, once per value."""
         if self._tags.get(name) != value:
             self._tags[name] = value
-            self._log([Tag(f"boxscore.{name}", value)])
+            self.log([Tag(f"boxscore.{name}", value)])
 
     def log(self, items: Sequence[Item]) -> None:
-        """Hand ``items`` on as they are: pictures, reports, states."""
-        self._log(items)
+        """Hand ``items`` on as they are: points, tags, pictures, reports, states."""
+        if self._is_over:
+            self.guard.remark("over", "the run is closed; what comes now is not logged")
+            return
+        self.open()
+        for logger in self._loggers:
+            with self.guard(f"{type(logger).__name__}"):
+                logger.log(items)
 
     def open(self) -> None:
         """Open every logger; does nothing where that is done."""
@@ -270,7 +275,7 @@ class Run:
             news = (next(n for n, v in losses.measures.items() if isnan(v)), step)
         if news is not None and "first_nan" not in self._tags:
             self.tag("first_nan", f"{news[0]}.{split} at step {news[1]}")
-        self._log(self._loss_points(losses, split, step))
+        self.log(self._loss_points(losses, split, step))
         if split == self.main:
             self._remember(losses.measures)
 
@@ -293,7 +298,7 @@ class Run:
         split, step = evaluation.split, evaluation.step
         if not evaluation.images:
             raise ValueError(f"evaluation of {split!r}: no image was seen; is its loader empty?")
-        if split != "train" and (losses := evaluation.losses()):
+        if losses := evaluation.losses():
             self._log_losses(losses, split, step)
         if not evaluation.complete:
             return
@@ -320,7 +325,7 @@ class Run:
             points.append(
                 Point("progress/evaluation_seconds", evaluation.seconds, step, "test", now)
             )
-        self._log(points)
+        self.log(points)
 
     def _summary(self, figures: Mapping[str, float], step: int, now: float) -> list[Point]:
         points = [Point(f"summary/{name}", v, step, "", now) for name, v in figures.items()]
@@ -378,15 +383,6 @@ class Run:
                 "as the part 'other'; name it after a measure of boxscore.CATALOGUE",
                 stacklevel=4,
             )
-
-    def _log(self, items: Sequence[Item]) -> None:
-        if self._is_over:
-            self.guard.remark("over", "the run is closed; what comes now is not logged")
-            return
-        self.open()
-        for logger in self._loggers:
-            with self.guard(f"{type(logger).__name__}"):
-                logger.log(items)
 
 
 def ended(error: BaseException | None) -> Status:
