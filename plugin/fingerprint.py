@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from .batch import as_array
+
 DIGITS = 12
 """Hex digits of a fingerprint; names in the trackers show the first six."""
 
@@ -104,14 +106,6 @@ def label_map_content(target: object, names: Mapping[int, str]) -> bytes:
     labels = as_array(target)
     shape = f"{labels.shape}{sorted(names.items())}".encode()
     return shape + np.ascontiguousarray(labels, dtype=np.int32).tobytes()
-
-
-def as_array(values: Any) -> np.ndarray[Any, Any]:
-    """A tensor on any device, an array or a list, as an array."""
-    if hasattr(values, "detach"):
-        values = values.detach().cpu()
-        return np.asarray(values.float() if values.dtype.is_floating_point else values)
-    return np.asarray(values)
 
 
 def _corners(target: Mapping[str, Any]) -> np.ndarray[Any, Any]:
