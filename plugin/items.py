@@ -7,7 +7,7 @@ deliver them later.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 SPLIT_IN_KEY = ("loss ", "native ")
@@ -99,6 +99,7 @@ class Opening:
         tags: ``boxscore.*`` facts.
         params: the facts that can never change, by MLflow's rule that params are immutable.
         time: seconds since the epoch.
+        resumed: whether this continues a run from a checkpoint, so that steps may be repeated.
     """
 
     id: str
@@ -108,3 +109,22 @@ class Opening:
     tags: Mapping[str, str] = field(default_factory=dict)
     params: Mapping[str, str] = field(default_factory=dict)
     time: float = field(default_factory=time.time)
+    resumed: bool = False
+
+
+def unrecorded(items: Iterable[Item], recorded: Mapping[str, int]) -> list[Item]:
+    """``items`` less the points of steps that a resumed training repeats.
+
+    Args:
+        items: as they come.
+        recorded: the last step of each series that is recorded already, by `Point.key`.
+
+    >>> again = [Point("total", 0.5, step) for step in (90, 100, 110)]
+    >>> [point.step for point in unrecorded(again, {"total": 100})]
+    [110]
+    """
+    return [
+        item
+        for item in items
+        if not isinstance(item, Point) or item.step > recorded.get(item.key, item.step - 1)
+    ]

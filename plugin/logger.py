@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol, runtime_checkable
 
 from .items import Item, Opening
@@ -27,3 +27,15 @@ class Logger(Protocol):
 
     def close(self, status: Status = "FINISHED") -> None:
         """Say how the run ended and let go of every resource."""
+
+
+@runtime_checkable
+class Resumable(Logger, Protocol):
+    """A logger that can tell how far an earlier process of the same run came."""
+
+    def recorded(self) -> Mapping[str, int]:
+        """The last step of each series that the open run holds, by `Point.key`.
+
+        A training that goes back to a checkpoint repeats steps; what is recorded already is not
+        logged again, so that a reader sees one curve. Where nothing is known it is empty.
+        """
