@@ -12,6 +12,7 @@ from boxscore.logger import Logger
 from boxscore.loggers import standard
 from boxscore.losses import unwrapped
 from boxscore.metric import Classes
+from boxscore.models import network
 
 from .predict import Predict
 
@@ -113,7 +114,7 @@ def task_of(model: Any, given: Task | None) -> Task:
     """
     if given is not None:
         return given
-    model = unwrapped(model)
+    model = unwrapped(network(unwrapped(model)))
     kinds = {(kind.__module__, kind.__name__) for kind in type(model).__mro__}
     modules = " ".join(module for module, _ in kinds)
     if any(name == "MaskRCNN" for _, name in kinds):

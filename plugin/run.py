@@ -263,6 +263,10 @@ class Run:
             self._window.restore(Sums(**state["window"]))
         self._is_resumed = True
 
+    def start_at(self, step: int) -> None:
+        """Begin at ``step``: the run is a new one, its training is not."""
+        self.step = self._trained = step
+
     def _subject(self) -> dict[str, Any]:
         """What must agree for two trainings to be one run."""
         return {
