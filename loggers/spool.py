@@ -32,6 +32,7 @@ from boxscore.items import File, Item, Opening, Point, Tag
 from boxscore.logger import Status
 
 from . import steps
+from .whole import append
 
 BATCH = 1000
 """Items in one delivery, and at most in one line."""
@@ -213,11 +214,7 @@ class Spool:
 
     def append(self, line: bytes) -> None:
         """Keep ``line``, whole or not at all. Raises `OSError`, such as for a full disk."""
-        written = os.write(self._calls, line)
-        if written < len(line):
-            os.ftruncate(self._calls, self.size)
-            raise OSError(f"the disk took {written} of {len(line)} bytes")
-        self.size += written
+        self.size = append(self._calls, line, self.size)
 
     def keep(self, file: File) -> File:
         """``file``, lying in the spool from now on; or where it lies, if it cannot be copied."""

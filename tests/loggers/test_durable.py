@@ -6,14 +6,12 @@ import json
 import logging
 import os
 import pickle
-import resource
 import stat
 import threading
 import time
 import tracemalloc
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ import pytest
 from boxscore.items import File, Item, Opening, Point, Tag
 from boxscore.logger import Status
 from boxscore.loggers import DurableLogger, MemoryLogger, Refused
+from tests.disks import full_disk
 
 OPENING = Opening("0123456789abcdef" * 2, "RetinaNet 640x640", "bccd", "bccd/RetinaNet")
 Waiter = Callable[[Callable[[], bool]], None]
@@ -277,17 +276,6 @@ def test_two_runs_may_share_a_folder(tmp_path: Path) -> None:
     for logger in loggers:
         logger.close()
     assert [inner.points for inner in inners] == [points(50)] * 2
-
-
-@contextmanager
-def full_disk(left: int) -> Iterator[None]:
-    """No file may grow beyond ``left`` bytes; a write that would is cut short, then fails."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (left, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_full_disk_costs_nothing_while_the_process_lives(
