@@ -2,45 +2,35 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from boxscore.logger import Logger, Status
+from boxscore.items import unrecorded
+from boxscore.logger import Logger, Resumable, Status
 
 from .mlflow import MLflowLogger
 from .refused import Refused
 from .spool import Batch, Spool
+from .teller import Teller
 from .uri import without_credentials
 
 _TRIES = 3
 _PAUSE = 1.0  # seconds between two tries
 
 
-class Teller:
-    """Tells the user of each kind of trouble once, from any thread.
-
-    Through `logging`: a Python warning may be turned into an exception, and end the delivery.
-    """
-
-    def __init__(self) -> None:
-        self._told: set[str] = set()
-
-    def __call__(self, kind: str, message: str, *args: object) -> None:
-        """Tell, unless something of this ``kind`` was told before."""
-        if kind not in self._told:
-            self._told.add(kind)
-            logging.getLogger("boxscore").warning(f"boxscore: {message}", *args)
-
-
 class Delivery:
-    """One spool on its way to one logger."""
+    """One spool on its way to one logger.
+
+    Attributes:
+        known: what the logger said of how far the run came before, if the spool asks.
+    """
 
     def __init__(self, spool: Spool, logger: Logger, tell: Teller) -> None:
         self.spool, self.logger, self._tell = spool, logger, tell
+        self.known: Mapping[str, int] = {}
         self._open = False
 
     def step(self) -> Batch:
@@ -51,22 +41,54 @@ class Delivery:
         """
         if not self._open:
             self.logger.open(self.spool.opening)
+            if self.spool.asks:
+                # again by whoever goes on after a crash: what this spool has delivered by then
+                # is left out too, and its later steps are not
+                self.known = asked(self.logger)
             self._open = True
         batch = self.spool.next()
         if batch.size:
-            hand_over(batch, self.logger, self.spool, self._tell)
+            hand_over(batch, self.logger, self.spool, self._tell, self.known)
         if batch.status is None:
             self.spool.delivered(batch)
         return batch
 
+    def retire(self) -> None:
+        """Delete the spool, which was delivered; how far the run came is kept.
 
-def hand_over(batch: Batch, logger: Logger, spool: Spool | None, tell: Teller) -> None:
-    """Call ``logger`` once; what it refuses for good is named and set aside."""
+        Raises:
+            OSError: if it cannot be kept; then the spool stays.
+        """
+        self.spool.fold(self.known)
+        self.spool.remove()
+
+
+def asked(logger: Logger) -> Mapping[str, int]:
+    """How far the open run came, as far as ``logger`` can tell."""
+    return logger.recorded() if isinstance(logger, Resumable) else {}
+
+
+def hand_over(
+    batch: Batch,
+    logger: Logger,
+    spool: Spool | None,
+    tell: Teller,
+    known: Mapping[str, int] | None = None,
+) -> None:
+    """Call ``logger`` once; what it refuses for good is named and set aside.
+
+    Args:
+        batch: what to tell.
+        logger: whom.
+        spool: where the batch comes from.
+        tell: tells the user of trouble.
+        known: the last step of each series that is left out.
+    """
     if batch.broken:
         tell("broken", "%d unreadable lines of a spool were passed over", batch.broken)
     if batch.status is None:
         try:
-            logger.log(batch.items)
+            logger.log(unrecorded(batch.items, known) if known else batch.items)
         except Refused as refusal:
             where = _set_aside(refusal, spool)
             tell(f"refused {refusal.names}", "%s; %s", refusal, where)
@@ -186,9 +208,25 @@ def _delivered(delivery: Delivery, result: Synced, tell: Callable[[int], None]) 
             return replace(result, left=f"whether the training still runs is only seen on {host}")
         if spool.process.alive:
             return replace(result, left="its process still runs")
-        status = "KILLED"
-        end = Batch(status=status, time=spool.last_sign)
-        hand_over(end, delivery.logger, spool, Teller())
+        if not _goes_on(spool):
+            status = "KILLED"
+            end = Batch(status=status, time=spool.last_sign)
+            hand_over(end, delivery.logger, spool, Teller())
     tell(0)
-    spool.remove()
+    delivery.retire()
     return replace(result, status=status)
+
+
+def _goes_on(spool: Spool) -> bool:
+    """Whether another process has the same run in hand: it was resumed, and lasts."""
+    others = Spool.within(spool.folder.parent)
+    try:
+        return any(
+            other.opening.id == spool.opening.id
+            and other.folder != spool.folder
+            and not other.lock()
+            for other in others
+        )
+    finally:
+        for other in others:
+            other.release()

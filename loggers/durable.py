@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import threading
 import time
-import weakref
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from boxscore.items import File, Item, Opening
 from boxscore.logger import Logger, Status
 
-from .delivery import Delivery, Teller, hand_over
+from . import steps
+from .delivery import Delivery, asked, hand_over
+from .forked import inert_when_forked
 from .spool import Batch, Spool, batch_of, close_line, log_lines
+from .teller import Teller
 from .uri import without_credentials
 
 PATIENCE = 15.0
@@ -75,6 +76,15 @@ class DurableLogger:
         if items:
             self._courier.record(items)
 
+    def recorded(self) -> Mapping[str, int]:
+        """How far the run had come when it was opened here, as far as ``path`` tells.
+
+        Delivered or not. Where ``path`` holds nothing of a run that is resumed, as on another
+        machine, this is empty; the tracker is asked before the delivery begins, and what it has
+        already is not delivered.
+        """
+        return {} if self._courier is None else self._courier.before
+
     def close(self, status: Status = "FINISHED", *, patience: float | None = None) -> None:
         """Record the end, and wait for the delivery as long as ``patience`` lasts."""
         courier, self._courier = self._courier, None
@@ -87,7 +97,11 @@ def _rebuilt(logger: Logger, path: Path, patience: float) -> DurableLogger:
 
 
 class _Courier:
-    """The spool of one run, the lines that the disk did not take, and the thread that delivers."""
+    """The spool of one run, the lines that the disk did not take, and the thread that delivers.
+
+    Attributes:
+        before: the last step of each series that was recorded before.
+    """
 
     def __init__(self, logger: Logger, path: Path, opening: Opening) -> None:
         place = getattr(logger, "place", None)
@@ -101,10 +115,13 @@ class _Courier:
         self._recorded = self._arrived = 0  # items
         self._news, self._hurry = threading.Event(), threading.Event()
         self._opened = self._given_up = self._inert = False
+        self.before: Mapping[str, int] = {}
+        self._asks = False
+        self._known: Mapping[str, int] = {}  # without a spool: what the tracker has already
         self._earlier = [Delivery(spool, logger, self._tell) for spool in self._left_behind()]
         self._spool = self._begun()
         self._own = None if self._spool is None else Delivery(self._spool, logger, self._tell)
-        _couriers.add(self)
+        inert_when_forked(self)
         self._news.set()
         self._thread = threading.Thread(target=self._deliver, name="boxscore", daemon=True)
         self._thread.start()
@@ -141,19 +158,29 @@ class _Courier:
                 delivery.spool.release()
 
     def _left_behind(self) -> list[Spool]:
-        """Spools of this run whose processes have gone, locked."""
-        mine = []
+        """Spools of this run whose processes have gone, locked; learn how far the run came."""
+        mine, left = [], []
         for spool in Spool.within(self._path):
-            same = spool.opening.id == self._opening.id and spool.place == self._place
-            if same and spool.lock():
+            if spool.opening.id == self._opening.id and spool.place == self._place:
                 mine.append(spool)
             else:
                 spool.release()
-        return mine
+        for spool in mine:
+            self.before = steps.raised(self.before, spool.last_steps())
+        # afterwards: a spool that has gone meanwhile was folded into this
+        kept = steps.read(steps.path_in(self._path, self._opening.id, self._place))
+        self.before = steps.raised(self.before, kept)
+        self._asks = self._opening.resumed and not kept and all(spool.asks for spool in mine)
+        for spool in mine:
+            if spool.lock():
+                left.append(spool)
+            else:
+                spool.release()
+        return left
 
     def _begun(self) -> Spool | None:
         try:
-            return Spool.create(self._path, self._opening, self._place)
+            return Spool.create(self._path, self._opening, self._place, asks=self._asks)
         except OSError as error:
             self._tell("disk", "nothing can be kept in %s (%s): %s", self._path, error, _RISK)
             return None
@@ -197,8 +224,8 @@ class _Courier:
                 continue
             pause = 0.0
             if batch.status is not None:
-                if self._spool is not None:
-                    self._spool.remove()
+                if self._own is not None:
+                    self._retire(self._own)
                 break
             if not batch.lines:
                 self._compact()
@@ -215,9 +242,9 @@ class _Courier:
             batch = self._earlier[0].step()
             if batch.lines and batch.status is None:
                 return batch
-            spool = self._earlier.pop(0).spool
-            spool.remove()
-            spool.release()
+            earlier = self._earlier.pop(0)
+            self._retire(earlier)
+            earlier.spool.release()
         if self._own is not None:
             batch = self._own.step()
             if batch.lines:
@@ -236,9 +263,11 @@ class _Courier:
         try:
             if self._own is None and not self._opened:
                 self._logger.open(self._opening)
+                self._known = asked(self._logger) if self._asks else {}
                 self._opened = True
             if lines:
-                hand_over(batch, self._logger, self._spool, self._tell)
+                known = self._known if self._own is None else self._own.known
+                hand_over(batch, self._logger, self._spool, self._tell, known)
         except Exception:
             with self._lock:
                 self._held.extendleft(reversed(lines))
@@ -246,13 +275,32 @@ class _Courier:
             raise
         finally:
             self._holding = False
+        if self._spool is not None:
+            self._spool.learn(batch.items)
         self._arrived += len(batch.items)
         return batch
 
+    def _retire(self, delivery: Delivery) -> None:
+        try:
+            delivery.retire()
+        except OSError as error:
+            self._say_kept(error)
+
     def _compact(self) -> None:
+        own = self._own
+        if own is None or own.spool.size <= _COMPACT or own.spool.cursor < own.spool.size:
+            return
+        try:
+            own.spool.fold(own.known)
+        except OSError as error:
+            self._say_kept(error)
+            return
         with self._lock:
-            if self._spool is not None and self._spool.size > _COMPACT:
-                self._spool.restart()
+            own.spool.restart()
+
+    def _say_kept(self, error: OSError) -> None:
+        said = "%s takes nothing (%s): a spool stays in it though it was delivered"
+        self._tell("disk", said, self._path, error)
 
     def _rest(self, pause: float) -> None:
         if self._hurry.is_set():  # closing: there is no time for long pauses
@@ -265,15 +313,3 @@ class _Courier:
         kept = "in memory" if self._spool is None else f"in {self._path}"
         said = "%s cannot be reached (%s); what is recorded is kept %s meanwhile"
         self._tell(reason, said, type(self._logger).__name__, reason, kept)
-
-
-_couriers: weakref.WeakSet[_Courier] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for courier in _couriers:
-        courier.go_inert()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from boxscore.items import File, Item, Opening, Point, Tag
 from boxscore.logger import Status
+
+from .steps import learn
 
 
 class MemoryLogger:
@@ -47,6 +49,12 @@ class MemoryLogger:
                     self.tags[item.name] = item.value
                 case File():
                     self.files[item.name] = item
+
+    def recorded(self) -> Mapping[str, int]:
+        """The last step of each series among `points`."""
+        steps: dict[str, int] = {}
+        learn(steps, self.points)
+        return steps
 
     def close(self, status: Status = "FINISHED") -> None:
         """Remember how the run ended; what it said first stands."""

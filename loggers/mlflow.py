@@ -158,6 +158,19 @@ class MLflowLogger:
             reasons = dict.fromkeys(reason for _, reason in refused)
             raise Refused([item for item, _ in refused], "; ".join(reasons))
 
+    def recorded(self) -> dict[str, int]:
+        """The last step of each series that the server holds, in one request.
+
+        Raises:
+            ConnectionError: if MLflow cannot be reached.
+        """
+        if not self._run:
+            return {}
+        with requesting(self._uri):
+            latest = self._client.get_run(self._run).data.to_proto().metrics
+        # MLflow's latest metric of a key is that of the largest step
+        return {metric.key: int(metric.step) for metric in latest}
+
     def close(self, status: Status = "FINISHED", *, time: float | None = None) -> None:
         """End the run, if it is ours, at ``time`` (seconds since the epoch, by default now)."""
         if self._run and not self._join:

@@ -7,6 +7,7 @@
         cursor              how many bytes of calls.jsonl were delivered
         files/              copies of the files that were recorded
     <run>-<hex>.refused/    what the tracker will never take; it stays when the spool has gone
+    <run>-<place>.steps     how far the run came (`steps`); it stays too
 
 Every process has a folder of its own, and holds a lock on it while it may write to or deliver it.
 Each call is one unbuffered write: it survives SIGKILL at once, but not a power cut, as there is no
@@ -29,6 +30,9 @@ from typing import Any, TypeGuard
 
 from boxscore.items import File, Item, Opening, Point, Tag
 from boxscore.logger import Status
+
+from . import steps
+from .whole import append
 
 BATCH = 1000
 """Items in one delivery, and at most in one line."""
@@ -137,6 +141,9 @@ class Spool:
         opening: the run.
         place: where the run's logger writes, None if only its own process can know.
         process: who recorded it.
+        asks: whether the run was resumed where nothing was known of it: before this spool is
+            delivered, the tracker is asked how far the run came, and steps up to there are left
+            out.
         cursor: bytes delivered.
         size: bytes recorded.
     """
@@ -155,7 +162,9 @@ class Spool:
             self.opening = Opening(**facts["opening"])
             self.place: Place | None = facts["place"]
             self.process = Process(**facts["process"])
-            self._head = len(head)
+            self.asks: bool = facts.get("asks") is True
+            self._head = self._learned = len(head)
+            self._steps: dict[str, int] = {}
             self.size = os.fstat(self._calls).st_size
             self.cursor = self._read_cursor()
         except (ValueError, TypeError, KeyError) as error:
@@ -163,7 +172,9 @@ class Spool:
             raise ValueError(f"{folder} is not a spool: {error}") from None
 
     @classmethod
-    def create(cls, parent: Path, opening: Opening, place: Place | None) -> Spool:
+    def create(
+        cls, parent: Path, opening: Opening, place: Place | None, *, asks: bool = False
+    ) -> Spool:
         """Begin a spool in ``parent``, locked. Raises `OSError`."""
         parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder = parent.absolute() / f"{_plain(opening.id)[:8]}-{uuid.uuid4().hex[:8]}"
@@ -172,7 +183,7 @@ class Spool:
         with suppress(OSError):  # a file system without locks
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         facts = {"opening": asdict(opening), "place": place, "process": asdict(Process.this())}
-        os.write(descriptor, _line({"boxscore": FORMAT, **facts}))
+        os.write(descriptor, _line({"boxscore": FORMAT, **facts, "asks": asks}))
         return cls(folder, descriptor)
 
     @classmethod
@@ -203,11 +214,7 @@ class Spool:
 
     def append(self, line: bytes) -> None:
         """Keep ``line``, whole or not at all. Raises `OSError`, such as for a full disk."""
-        written = os.write(self._calls, line)
-        if written < len(line):
-            os.ftruncate(self._calls, self.size)
-            raise OSError(f"the disk took {written} of {len(line)} bytes")
-        self.size += written
+        self.size = append(self._calls, line, self.size)
 
     def keep(self, file: File) -> File:
         """``file``, lying in the spool from now on; or where it lies, if it cannot be copied."""
@@ -223,7 +230,10 @@ class Spool:
 
     def next(self) -> Batch:
         """What follows the cursor. A last line that was torn off is not there."""
-        return batch_of(self._whole_lines(self.cursor), self.folder / _FILES)
+        return self._batch(self.cursor)
+
+    def _batch(self, position: int) -> Batch:
+        return batch_of(self._whole_lines(position), self.folder / _FILES)
 
     def _whole_lines(self, position: int) -> Iterator[bytes]:
         rest = b""
@@ -234,17 +244,42 @@ class Spool:
 
     def delivered(self, batch: Batch) -> None:
         """Move the cursor past ``batch`` and let its files go."""
+        if self._learned == self.cursor:
+            self.learn(batch.items)
+            self._learned += batch.size
         self._move(self.cursor + batch.size)
         for item in batch.items:
             if self._keeps(item):
                 Path(item.path).unlink(missing_ok=True)
+
+    def learn(self, items: Iterable[Item]) -> None:
+        """Know of points that were recorded past this spool, as the disk was full."""
+        steps.learn(self._steps, items)
+
+    def last_steps(self) -> Mapping[str, int]:
+        """The last step of each series that was recorded here, delivered or not."""
+        while (batch := self._batch(self._learned)).size:
+            steps.learn(self._steps, batch.items)
+            self._learned += batch.size
+        return self._steps
+
+    def fold(self, known: Mapping[str, int]) -> None:
+        """Keep `last_steps`, and what else is ``known`` of the run, beside the spool.
+
+        It comes before `restart` and `remove`: a crash in between costs nothing.
+
+        Raises:
+            OSError: if the disk takes nothing.
+        """
+        beside = steps.path_in(self.folder.parent, self.opening.id, self.place)
+        steps.fold(beside, steps.raised(self.last_steps(), known))
 
     def restart(self) -> None:
         """Forget what was delivered, if that is all."""
         if self.cursor == self.size > self._head:
             self._move(self._head)  # first: a crash in between only repeats a delivery
             os.ftruncate(self._calls, self._head)
-            self.size = self._head
+            self.size = self._learned = self._head
 
     def set_aside(self, items: Sequence[Item], reason: str) -> Path:
         """Keep what was refused in a folder beside; return it."""

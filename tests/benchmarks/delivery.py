@@ -21,8 +21,8 @@ from mlflow.entities import Metric
 from boxscore.items import Opening, Point
 from boxscore.loggers import DurableLogger, MLflowLogger
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "loggers"))
-from conftest import Server, free_port  # type: ignore[import-not-found]
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.servers import Server, free_port
 
 NAMES = (
     *("total", "classification", "localization", "regularization"),

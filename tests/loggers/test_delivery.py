@@ -185,7 +185,9 @@ def test_a_server_that_rejects_one_key_loses_that_point_only(
     assert history(server.uri, run) == told(points(60))
     (said,) = caplog.messages
     assert "AP@0.5" in said
-    assert [path.name.endswith(".refused") for path in tmp_path.iterdir()] == [True]
+    assert [path.name.endswith(".refused") for path in tmp_path.iterdir() if path.is_dir()] == [
+        True
+    ]
 
 
 @pytest.mark.slow
@@ -271,7 +273,7 @@ def test_sigkill_at_any_moment_costs_nothing_that_was_recorded(server: Any, tmp_
         arrived = history(server.uri, run)
         witnessed = len(seen.split())  # the kill may fall between a write and its witness
         assert arrived in (told(points(witnessed)), told(points(witnessed + 1)))
-        assert [*folder.iterdir()] == []
+        assert spools(folder) == []
 
 
 # sync

@@ -6,14 +6,12 @@ import json
 import logging
 import os
 import pickle
-import resource
 import stat
 import threading
 import time
 import tracemalloc
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ import pytest
 from boxscore.items import File, Item, Opening, Point, Tag
 from boxscore.logger import Status
 from boxscore.loggers import DurableLogger, MemoryLogger, Refused
+from tests.disks import full_disk
 
 OPENING = Opening("0123456789abcdef" * 2, "RetinaNet 640x640", "bccd", "bccd/RetinaNet")
 Waiter = Callable[[Callable[[], bool]], None]
@@ -69,6 +68,11 @@ def spools(folder: Path) -> list[Path]:
     return sorted(folder.glob("*/calls.jsonl"))
 
 
+def folders(folder: Path) -> list[Path]:
+    """What waits or was refused; the file that tells how far a run came stays."""
+    return [path for path in folder.iterdir() if path.is_dir()]
+
+
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("boxscore.loggers.durable._GATHER", 0.01)
@@ -86,7 +90,7 @@ def test_all_that_was_recorded_arrives_and_the_spool_goes(tmp_path: Path) -> Non
     assert inner.points == points(100)
     assert inner.tags == {"late": "fact"}
     assert (inner.opening, inner.status) == (OPENING, "FAILED")
-    assert [*(tmp_path / "spool").iterdir()] == []
+    assert folders(tmp_path / "spool") == []
 
 
 def test_many_calls_are_delivered_as_few(tmp_path: Path) -> None:
@@ -151,7 +155,7 @@ def test_files_are_copied_when_they_are_recorded(tmp_path: Path) -> None:
     inner.gate.set()
     logger.close()
     assert seen == {"states/first.txt": "first", "states/second.txt": "second"}
-    assert [*(tmp_path / "spool").iterdir()] == []
+    assert folders(tmp_path / "spool") == []
 
 
 def test_what_is_refused_is_named_once_and_set_aside(
@@ -171,7 +175,7 @@ def test_what_is_refused_is_named_once_and_set_aside(
     (said,) = caplog.messages
     assert "b@d" in said
     assert "the name is bad" in said
-    (folder,) = (tmp_path / "spool").iterdir()
+    (folder,) = folders(tmp_path / "spool")
     assert str(folder) in said
     kept, again = map(json.loads, (folder / "items.jsonl").read_text().splitlines())
     assert again["items"][0][1:4] == ["b@d", 2.0, 2]
@@ -272,17 +276,6 @@ def test_two_runs_may_share_a_folder(tmp_path: Path) -> None:
     for logger in loggers:
         logger.close()
     assert [inner.points for inner in inners] == [points(50)] * 2
-
-
-@contextmanager
-def full_disk(left: int) -> Iterator[None]:
-    """No file may grow beyond ``left`` bytes; a write that would is cut short, then fails."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (left, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_full_disk_costs_nothing_while_the_process_lives(

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
+import pickle
 import struct
 import subprocess
 import sys
+import threading
+import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +21,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 
 from boxscore.items import File, Opening, Point, Tag
 from boxscore.loggers import TensorBoardLogger
+from tests.disks import full_disk
 
 OPENING = Opening(
     id="0123456789abcdef" * 2,
@@ -178,7 +184,7 @@ def test_points_survive_sigkill_soon_after(tmp_path: Path, folder: Path) -> None
         "logger = TensorBoardLogger(sys.argv[1])\n"
         "logger.open(Opening('a', 'b', 'c', sys.argv[2]))\n"
         "logger.log([Point('total', 1.0, step) for step in range(300)])\n"
-        "time.sleep(2)\n"
+        "time.sleep(0.5)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     command = [sys.executable, "-c", script, str(tmp_path), OPENING.folder]
@@ -190,3 +196,194 @@ def test_a_folder_that_cannot_be_written_to_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("a file is in the way")
     with pytest.raises(OSError, match="log"):
         TensorBoardLogger(tmp_path / "log").open(OPENING)
+
+
+def size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.glob("*/events*"))
+
+
+def test_points_are_on_the_disk_soon_without_a_call(
+    tmp_path: Path, folder: Path, wait_until: Callable[[Callable[[], bool]], None]
+) -> None:
+    logger = TensorBoardLogger(tmp_path)
+    logger.open(OPENING)
+    wait_until(lambda: "tags/algorithm" in read(folder / "train").Tags()["tensors"])
+    before, start = size(folder), time.monotonic()
+    logger.log([Point("total", 1.0, 1)])
+    wait_until(lambda: size(folder) > before)
+    assert time.monotonic() - start < 1  # a tenth of a second where the machine is idle
+    assert read(folder / "train").Scalars("total")[0].step == 1
+    logger.close()
+
+
+def test_one_thread_writes_all_splits_and_ends(tmp_path: Path) -> None:
+    before = threading.active_count()
+    logger = TensorBoardLogger(tmp_path)
+    logger.open(OPENING)
+    logger.open(OPENING)
+    logger.log([Point("total", 1.0, 1, split) for split in ("train", "test", "test-night")])
+    assert threading.active_count() == before + 1
+    logger.close()
+    assert threading.active_count() == before
+
+
+def test_a_full_disk_costs_nothing_while_the_process_lives(
+    tmp_path: Path,
+    folder: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    wait_until: Callable[[Callable[[], bool]], None],
+) -> None:
+    monkeypatch.setattr("boxscore.loggers.tensorboard._PAUSE", 0.02)
+    logger = TensorBoardLogger(tmp_path)
+    logger.open(OPENING)
+    logger.log([Point("total", 1.0, step) for step in range(100)])
+    wait_until(lambda: "total" in read(folder / "train").Tags()["scalars"])
+    with full_disk(size(folder) + 10):
+        for step in range(100, 200):
+            logger.log([Point("total", 1.0, step)])
+        wait_until(lambda: bool(caplog.records))
+        whole = [scalar.step for scalar in read(folder / "train").Scalars("total")]
+        assert whole == [*range(100)]  # nothing half written
+    logger.log([Point("total", 1.0, 200)])
+    logger.close()
+    assert [scalar.step for scalar in read(folder / "train").Scalars("total")] == [*range(201)]
+    (said,) = caplog.messages
+    assert "takes nothing" in said
+
+
+def test_memory_is_bounded_when_the_disk_is_full(
+    tmp_path: Path,
+    folder: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    wait_until: Callable[[Callable[[], bool]], None],
+) -> None:
+    monkeypatch.setattr("boxscore.loggers.tensorboard._PAUSE", 0.02)
+    monkeypatch.setattr("boxscore.loggers.tensorboard.MEMORY", 20_000)
+    logger = TensorBoardLogger(tmp_path)
+    logger.open(OPENING)
+    wait_until(lambda: "tags/algorithm" in read(folder / "train").Tags()["tensors"])
+    with full_disk(size(folder) + 10):
+        logger.log([Point("total", 1.0, 0)])
+        wait_until(lambda: bool(caplog.records))
+        for step in range(1, 1000):
+            logger.log([Point("total", 1.0, step)])
+    logger.close()
+    steps = [scalar.step for scalar in read(folder / "train").Scalars("total")]
+    assert steps[-99:] == [*range(901, 1000)]
+    assert len(steps) < 110
+    assert "the oldest points for TensorBoard are lost" in caplog.text
+
+
+def test_what_a_disk_never_took_is_told_at_the_end(
+    tmp_path: Path, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = TensorBoardLogger(tmp_path)
+    logger.open(OPENING)
+    with full_disk(10):
+        logger.log([Point("total", 1.0, 0)])
+        logger.close()  # returns all the same
+    assert "did not take is lost" in caplog.messages[-1]
+
+
+def test_faster_than_the_disk_nothing_is_lost(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("boxscore.loggers.tensorboard.MEMORY", 20_000)
+    logger = TensorBoardLogger(tmp_path)
+    logger.open(OPENING)
+    for step in range(5000):
+        logger.log([Point("total", 1.0, step)])
+    logger.close()
+    assert [scalar.step for scalar in read(folder / "train").Scalars("total")] == [*range(5000)]
+
+
+def test_one_item_that_cannot_be_shown_costs_no_other(
+    tmp_path: Path, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = TensorBoardLogger(tmp_path)
+    logger.open(OPENING)
+    bad = [Point("total", 1.0, 2**70), Point("total", 1.0, 3, "../elsewhere")]
+    logger.log([Point("total", 1.0, 1), *bad, Point("total", 1.0, 4)])
+    logger.close()
+    assert [scalar.step for scalar in read(folder / "train").Scalars("total")] == [1, 4]
+    assert len(caplog.messages) == 1
+    assert not (folder.parent / "elsewhere").exists()
+
+
+def test_a_forked_worker_neither_writes_nor_hangs(tmp_path: Path, folder: Path) -> None:
+    logger = TensorBoardLogger(tmp_path)
+    logger.open(OPENING)
+    logger.log([Point("total", 1.0, 1)])
+    child = os.fork()
+    if child == 0:
+        logger.log([Point("total", 1.0, 100)])
+        logger.close()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    logger.log([Point("total", 1.0, 2)])
+    logger.close()
+    assert [scalar.step for scalar in read(folder / "train").Scalars("total")] == [1, 2]
+
+
+def test_a_copy_of_an_open_logger_is_unopened(tmp_path: Path) -> None:
+    logger = TensorBoardLogger(tmp_path)
+    logger.open(OPENING)
+    copy = pickle.loads(pickle.dumps(logger))
+    with pytest.raises(RuntimeError, match="open"):
+        copy.log([Point("total", 1.0, 1)])
+    logger.close()
+
+
+def test_a_training_that_forgets_to_close_loses_nothing(tmp_path: Path, folder: Path) -> None:
+    script = (
+        "import sys\n"
+        "from boxscore.items import Opening, Point\n"
+        "from boxscore.loggers import TensorBoardLogger\n"
+        "logger = TensorBoardLogger(sys.argv[1])\n"
+        "logger.open(Opening('a', 'b', 'c', sys.argv[2]))\n"
+        "logger.log([Point('total', 1.0, 1)])\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path), OPENING.folder], check=True)
+    assert len(read(folder / "train").Scalars("total")) == 1
+
+
+def test_it_tells_the_last_step_of_every_split_by_the_points_key(
+    tmp_path: Path, folder: Path
+) -> None:
+    metric = "metric bccd-test 7f3a2c"
+    points = [
+        *(Point("total", 1.0, step, "train", scope=LOSS) for step in (10, 20)),
+        Point("total", 1.0, 5, "test", scope=LOSS),
+        Point("total", 1.0, 7, "test-night", scope=LOSS),
+        Point("dfl_loss", 1.0, 10, "train", scope="native RetinaNet 640x640"),
+        Point("box_AP", 0.5, 5, "test", scope=metric),
+        Point("progress/epoch", 0.5, 20, ""),
+        Point("plain", 0.5, 3, "test"),
+    ]
+    logger = TensorBoardLogger(tmp_path)
+    logger.open(OPENING)
+    assert logger.recorded() == {}
+    logger.log(points)
+    logger.close()
+    assert logger.recorded() == {}  # as it is not open
+    logger.open(OPENING)
+    assert logger.recorded() == {point.key: point.step for point in points}
+    logger.close()
+
+
+@pytest.mark.parametrize("tail", [b"\x20\0\0\0\0\0\0\0\1\2\3\4torn", b"\x20", b"\xff" * 40])
+def test_a_torn_last_record_is_no_trouble(tmp_path: Path, folder: Path, tail: bytes) -> None:
+    logger = TensorBoardLogger(tmp_path)
+    logger.open(OPENING)
+    logger.log([Point("total", 1.0, step) for step in range(50)])
+    logger.close()
+    (file,) = (folder / "train").glob("events*")
+    with file.open("ab") as records:
+        records.write(tail)
+    logger.open(OPENING)
+    assert logger.recorded() == {"total": 49}
+    logger.log([Point("total", 1.0, 50)])
+    logger.close()
+    assert [scalar.step for scalar in read(folder / "train").Scalars("total")] == [*range(51)]
