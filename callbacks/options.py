@@ -17,6 +17,13 @@ from .predict import Predict
 
 EACH_EPOCH = Every(epochs=1)
 
+TRANSFORMERS: dict[str, Task] = {
+    "ForObjectDetection": "detection",
+    "ForInstanceSegmentation": "instance-segmentation",
+    "ForSemanticSegmentation": "semantic-segmentation",
+}
+"""How the class of a Transformers model ends, and its task; a universal model does not tell."""
+
 
 class Keywords(TypedDict, total=False):
     """The keywords of every callback, for type checkers; `Options` documents them."""
@@ -116,6 +123,11 @@ def task_of(model: Any, given: Task | None) -> Task:
         return "detection"
     if "torchvision.models.segmentation" in modules or "segmentation_models_pytorch" in modules:
         return "semantic-segmentation"
+    for module, name in kinds:
+        if module.partition(".")[0] in ("transformers", "transformers_modules"):
+            for ending, task in TRANSFORMERS.items():
+                if name.endswith(ending):
+                    return task
     raise ValueError(
         f"task: {type(model).__name__} does not tell; pass task='detection', "
         "'instance-segmentation' or 'semantic-segmentation'"
