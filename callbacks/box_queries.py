@@ -23,7 +23,7 @@ from torch import Tensor, nn
 Size = tuple[int, int]
 """Height and width, in pixels."""
 
-LIMITS = {"conditional_detr": 100, "dab_detr": 100, "deformable_detr": 100, "lw_detr": 100}
+LIMITS = {"conditional_detr": 100, "dab-detr": 100, "deformable_detr": 100, "lw_detr": 100}
 """Detections per image where a sigmoid scores each class; elsewhere as many as there are queries.
 
 The default ``top_k`` of the families' processors, by ``config.model_type``.
@@ -233,8 +233,8 @@ def corners(boxes: Tensor, scale: tuple[float, float]) -> Tensor:
 
     In float64 until the end: what a resize and back leaves is far below 0.01 px.
     """
-    centre, sides = boxes.double().split(2, dim=-1)
-    half, (height, width) = sides / 2, scale
+    centre, half = boxes[:, :2].double(), boxes[:, 2:].double() / 2
+    height, width = scale
     whole = torch.tensor([width, height, width, height], dtype=torch.float64)
     return (torch.cat([centre - half, centre + half], dim=-1) * whole).float()
 

@@ -37,7 +37,9 @@ SUFFIX = re.compile(r"_(\d+|enc)$")
 
 
 def losses_of(
-    model: Any, outputs: Any, criterion: Mapping[str, Tensor] | None = None
+    model: Any,
+    outputs: Any,
+    criterion: Mapping[str, Tensor] | Sequence[Mapping[str, Tensor]] | None = None,
 ) -> dict[str, Tensor]:
     """The batch's loss parts by native name, weighted as in the objective, and ``"loss"`` itself.
 
@@ -49,7 +51,8 @@ def losses_of(
         outputs: of a forward with labels, with ``loss`` and perhaps ``loss_dict``.
         criterion: what a forward hook on ``model.criterion`` saw, for models whose output holds no
             ``loss_dict``: they weight its tensors in place afterwards, so that it is to be read
-            after the model's forward.
+            after the model's forward. All that it saw where it is called once per layer (EoMT);
+            the last call is the main one.
 
     Raises:
         ValueError: if the outputs hold no loss.
@@ -59,7 +62,7 @@ def losses_of(
     if not isinstance(objective, Tensor):
         raise ValueError(f"{_named(model, outputs)} without a loss: the batch has no labels")
     stated = getattr(outputs, "loss_dict", None)
-    parts = (criterion or {}) if stated is None else _weighted(model, stated)
+    parts = _of_layers(criterion or {}) if stated is None else _weighted(model, stated)
     losses = {name: _scalar(value) for name, value in parts.items()}
     return losses | {"loss": _scalar(objective)}
 
@@ -142,6 +145,20 @@ def _weighted(model: Any, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if bare in weights and (suffix is None or suffix[1] in earlier):
             result[name] = value.detach() * weights[bare]
     return result
+
+
+def _of_layers(
+    criterion: Mapping[str, Tensor] | Sequence[Mapping[str, Tensor]],
+) -> dict[str, Tensor]:
+    """The parts of one call or of several, the earlier layers' numbered as in a ``loss_dict``."""
+    if isinstance(criterion, Mapping):
+        return dict(criterion)
+    last = len(criterion) - 1
+    return {
+        name if layer == last else f"{name}_{layer}": value
+        for layer, parts in enumerate(criterion)
+        for name, value in parts.items()
+    }
 
 
 def _scalar(value: Tensor) -> Tensor:

@@ -1,13 +1,12 @@
-"""Tiny random models of Transformers, from configs, and batches for them; no downloads."""
+"""Tiny random models of Transformers, from configs; no downloads. See `tiny_batches`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import torch
-import transformers as tf
-from torch import Tensor
+import transformers
+
+tf: Any = transformers  # whose configs take more keywords than their types say
 
 CLASSES = 3
 SIZE = 64
@@ -74,7 +73,9 @@ def detr(**options: Any) -> Any:
 def detr_segmentation(**options: Any) -> Any:
     config = tf.DetrConfig(
         backbone_config=resnet("stage1", "stage2", "stage3", "stage4"),
-        **SMALL | {"d_model": 64, "encoder_attention_heads": 8, "decoder_attention_heads": 8} | options,
+        **SMALL
+        | {"d_model": 64, "encoder_attention_heads": 8, "decoder_attention_heads": 8}
+        | options,
     )
     return tf.DetrForSegmentation(config)
 
@@ -91,9 +92,7 @@ def conditional_detr(**options: Any) -> Any:
 
 def dab_detr(**options: Any) -> Any:
     small = {key: value for key, value in SMALL.items() if key != "d_model"}
-    config = tf.DabDetrConfig(
-        backbone_config=resnet("stage4"), hidden_size=16, **small | options
-    )
+    config = tf.DabDetrConfig(backbone_config=resnet("stage4"), hidden_size=16, **small | options)
     return tf.DabDetrForObjectDetection(config)
 
 
@@ -207,6 +206,24 @@ def rf_detr_segmentation(**options: Any) -> Any:
     return rf_detr(tf.RfDetrForInstanceSegmentation, **options)
 
 
+def grounding_dino(**options: Any) -> Any:
+    words = tf.BertConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        vocab_size=1024,  # the full stop's id is 1012
+    )
+    config = tf.GroundingDinoConfig(
+        backbone_config=resnet("stage2", "stage3", "stage4"),
+        text_config=words,
+        num_feature_levels=3,
+        max_text_len=16,
+        **SMALL | {"d_model": 32} | options,
+    )
+    return tf.GroundingDinoForObjectDetection(config)
+
+
 MASKED = {
     "feature_size": 32,
     "mask_feature_size": 32,
@@ -316,53 +333,3 @@ def beit(**options: Any) -> Any:
         **options,
     )
     return tf.BeitForSemanticSegmentation(config)
-
-
-def box_batch() -> dict[str, Any]:
-    """Two images with three objects."""
-    labels = [
-        {
-            "class_labels": torch.tensor([1, 0]),
-            "boxes": torch.tensor([[0.5, 0.5, 0.3, 0.3], [0.3, 0.3, 0.2, 0.2]]),
-        },
-        {"class_labels": torch.tensor([2]), "boxes": torch.tensor([[0.5, 0.5, 0.3, 0.3]])},
-    ]
-    return {"pixel_values": torch.rand(2, 3, SIZE, SIZE), "labels": labels}
-
-
-def mask_batch() -> dict[str, Any]:
-    """Two images with three masks, which overlap nowhere."""
-    masks = torch.zeros(3, SIZE, SIZE)
-    masks[0, 4:30, 4:40] = masks[1, 32:60, 8:24] = masks[2, 10:50, 10:50] = 1
-    return {
-        "pixel_values": torch.rand(2, 3, SIZE, SIZE),
-        "mask_labels": [masks[:2], masks[2:]],
-        "class_labels": [torch.tensor([0, 1]), torch.tensor([2])],
-    }
-
-
-def map_batch() -> dict[str, Any]:
-    """Two images and their label maps."""
-    return {
-        "pixel_values": torch.rand(2, 3, SIZE, SIZE),
-        "labels": torch.randint(0, CLASSES, (2, SIZE, SIZE)),
-    }
-
-
-def built(build: Callable[..., Any], seed: int = 0, **options: Any) -> Any:
-    """A model with the same random weights each time."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return build(**options)
-
-
-def forward(model: Any, batch: dict[str, Any]) -> tuple[Any, dict[str, Tensor]]:
-    """Outputs, and what a hook on the model's criterion saw."""
-    seen: dict[str, Tensor] = {}
-    criterion = getattr(model, "criterion", None)
-    hook = criterion and criterion.register_forward_hook(lambda m, i, found: seen.update(found))
-    try:
-        return model(**batch), seen
-    finally:
-        if hook:
-            hook.remove()
