@@ -12,7 +12,7 @@ from boxscore.evaluation import Evaluation, semantic_losses, valid_pixels
 from boxscore.guard import Guard
 from boxscore.logger import Status
 from boxscore.losses import is_torchvision_detector, modes_kept, unwrapped
-from boxscore.models import network
+from boxscore.models import Found, network
 from boxscore.names import originals
 from boxscore.signals import ended
 
@@ -63,6 +63,7 @@ class Scorekeeper:
         self._steps = 0
         self._evaluated_at = -1
         self._evaluates_at_end = True
+        self._is_ending = False
         self._evaluating = False
         self._evaluation_seconds = 0.0
         self._began = time.perf_counter()
@@ -74,7 +75,7 @@ class Scorekeeper:
         loaders: Any,
         train_loader: Any = None,
         *,
-        image_size: tuple[int, int] | None = None,
+        size: Found | None = None,
     ) -> Run:
         """Learn what is trained on what, and open the run, or go on with that of a checkpoint.
 
@@ -83,7 +84,7 @@ class Scorekeeper:
             optimizer: gives regularization and learning rate.
             loaders: of the test set, or several by name.
             train_loader: of the train set, for metrics on it.
-            image_size: (height, width) of the first batch, for models that do not say theirs.
+            size: the input size and where it was read, for models that do not say theirs.
 
         Raises:
             ValueError: for what cannot be inferred, with what to pass; or for a checkpoint of
@@ -98,7 +99,7 @@ class Scorekeeper:
         )
         self._model, self._train_loader = model, train_loader
         run = Run(
-            options.identity or inferred(model, image_size),
+            options.identity or inferred(model, size),
             task=task,
             dataset=options.dataset or dataset_of(first),
             classes=classes_of(first, options.classes, background=with_background),
@@ -285,6 +286,7 @@ class Scorekeeper:
         except RuntimeError as error:  # torch's, where another process is gone
             self._guard.tell("another process has not come to the end", error)
             return "FAILED"
+        self._is_ending = True
         if self._evaluates_at_end and self._evaluated_at < run.step:
             self.evaluate()
         self._progress.epoch_ended()

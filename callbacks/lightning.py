@@ -34,7 +34,7 @@ from .base import Scorekeeper
 from .loaders import ids_of, images_in, own_images
 from .options import Keywords
 from .predict import Found, Predict, predictor
-from .watched import says_its_size
+from .watched import says_its_size, size_of
 
 KEYS = ("predictions", "targets")
 """What a step returns beside its losses, for its figures."""
@@ -192,7 +192,7 @@ class BoxscoreCallback(Scorekeeper, Callback):
             optimizers[0] if optimizers else None,
             _validation_loaders(trainer),
             train_loader if hasattr(train_loader, "dataset") else None,
-            image_size=_image_size(batch),
+            size=size_of(batch[0] if isinstance(batch, list | tuple) and batch else batch),
         )
         self._hook = network(module).register_forward_hook(self._see)
         # what is left out of Lightning's validation would make another set of it
@@ -334,9 +334,3 @@ def _targets_of(batch: Any) -> Any:
 
 def _is_list(targets: Any) -> bool:
     return isinstance(targets, list | tuple)
-
-
-def _image_size(batch: Any) -> tuple[int, int] | None:
-    """(height, width) of the images of ``batch``, where they share one."""
-    images = batch[0] if isinstance(batch, list | tuple) and batch else batch
-    return tuple(images.shape[-2:]) if getattr(images, "ndim", 0) == 4 else None

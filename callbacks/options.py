@@ -21,6 +21,13 @@ EACH_EPOCH = Every(epochs=1)
 NEW = "new"
 """As ``run=``: begin a new run, also where a checkpoint would continue one."""
 
+TRANSFORMERS: dict[str, Task] = {
+    "ForObjectDetection": "detection",
+    "ForInstanceSegmentation": "instance-segmentation",
+    "ForSemanticSegmentation": "semantic-segmentation",
+}
+"""How the class of a Transformers model ends, and its task; a universal model does not tell."""
+
 
 class Keywords(TypedDict, total=False):
     """The keywords of every callback, for type checkers; `Options` documents them."""
@@ -123,6 +130,11 @@ def task_of(model: Any, given: Task | None) -> Task:
         return "detection"
     if "torchvision.models.segmentation" in modules or "segmentation_models_pytorch" in modules:
         return "semantic-segmentation"
+    for module, name in kinds:
+        if module.partition(".")[0] in ("transformers", "transformers_modules"):
+            for ending, task in TRANSFORMERS.items():
+                if name.endswith(ending):
+                    return task
     raise ValueError(
         f"task: {type(model).__name__} does not tell; pass task='detection', "
         "'instance-segmentation' or 'semantic-segmentation'"

@@ -346,6 +346,9 @@ class Run:
         shares = ranks.to_first(evaluation.share())
         results = ranks.from_first(lambda: Results.of(shares))
         evaluation.results = results
+        # a framework may tell which split it was only at the end
+        others = {s: m for s, m in self._metrics.items() if m is not evaluation.metric}
+        self._metrics = {**others, split: evaluation.metric}
         if not results.images:
             raise ValueError(f"evaluation of {split!r}: no image was seen; is its loader empty?")
         if results.losses:
