@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Unpack
 
-from boxscore import Every, Identity, Run
-from boxscore.evaluation import Evaluation
-from boxscore.fingerprint import Fingerprint
+from boxscore import Every, Run, ranks
+from boxscore.evaluation import Evaluation, semantic_losses, valid_pixels
 from boxscore.guard import Guard
 from boxscore.logger import Status
 from boxscore.losses import modes_kept
-from boxscore.models import Found, infer, sources
-from boxscore.names import legal, originals
-from boxscore.run import ended
+from boxscore.names import originals
+from boxscore.signals import ended
 
-from .loaders import images_of, random_numbers_kept, stable_subset
-from .options import Keywords, Options, classes_of, task_of
-from .predict import Predict, predictor
+from .loaders import images_of, length, random_numbers_kept, share
+from .options import NEW, Keywords, Options, classes_of, task_of
+from .predict import Predict, main_output, of_criterion, predictor
+from .progress import Progress
+from .watched import dataset_of, inferred, local, splits
 
 COSTLY, LONG_ENOUGH = 0.2, 60.0
 """Share of the time, and seconds, from which on the cost of evaluating is worth a remark."""
@@ -35,6 +35,7 @@ class Scorekeeper:
     """
 
     run: Run | None = None
+    left_open: Status = "FINISHED"  # how a run ended that nobody closed before the process exits
 
     def __init__(self, **options: Unpack[Keywords]) -> None:
         self.options = Options(**options)
@@ -43,14 +44,23 @@ class Scorekeeper:
         self._evaluate_every = Every.of(self.options.evaluate_every)
         self._evaluate_train_every = Every.of(self.options.evaluate_train_every)
         self._guard = Guard(self.options.on_error)
+        self._criterion: Callable[[Any, Any], Any] | None = None
+        self._earlier: Mapping[str, Any] = {}
+        self._reset()
+
+    def _reset(self) -> None:
+        """Know nothing of any training."""
         self._loaders: dict[str, Any] = {}
         self._train_loader: Any = None
-        self._train_ids = Fingerprint()
+        self._model: Any = None
+        self._predict: Predict | None = None
+        self._progress = Progress()
         self._test_ids: frozenset[str] = frozenset()
+        self._steps = 0
         self._evaluated_at = -1
         self._evaluating = False
         self._evaluation_seconds = 0.0
-        self._criterion: Callable[[Any, Any], Any] | None = None
+        self._began = time.perf_counter()
 
     def begin(
         self,
@@ -61,7 +71,7 @@ class Scorekeeper:
         *,
         image_size: tuple[int, int] | None = None,
     ) -> Run:
-        """Learn what is trained on what, and open the run.
+        """Learn what is trained on what, and open the run, or go on with that of a checkpoint.
 
         Args:
             model: wrapped or not.
@@ -71,7 +81,8 @@ class Scorekeeper:
             image_size: (height, width) of the first batch, for models that do not say theirs.
 
         Raises:
-            ValueError: for what cannot be inferred, with what to pass.
+            ValueError: for what cannot be inferred, with what to pass; or for a checkpoint of
+                something else.
         """
         options = self.options
         self._loaders = splits(loaders)
@@ -82,7 +93,7 @@ class Scorekeeper:
         run = Run(
             options.identity or inferred(model, image_size),
             task=task,
-            dataset=options.dataset or _dataset_of(first),
+            dataset=options.dataset or dataset_of(first),
             classes=classes_of(
                 first, options.classes, background=detector and options.predict is None
             ),
@@ -94,12 +105,9 @@ class Scorekeeper:
             ignore_index=options.ignore_index,
             on_error=options.on_error,
         )
-        self._predict: Predict | None = options.predict
-        if self._predict is None and self._loaders:
-            self._predict = predictor(model, task, list(run.names), self._criterion)
-            if not detector and self._criterion is None:
-                self._guard.remark("criterion", "without criterion= the test set has no total loss")
-        run.latest, run.best = self.latest, self.best
+        run.latest, run.best, run.left_open = self.latest, self.best, self.left_open
+        self._go_on(run)
+        self._predict = options.predict or self._predictor(model, run)
         run.main = next(iter(self._loaders), "test")
         for split in self._loaders:
             run.metric(split)  # classes that cannot be measured are told before training
@@ -109,6 +117,118 @@ class Scorekeeper:
         self._began = time.perf_counter()
         self.run = run
         return run
+
+    def _predictor(self, model: Any, run: Run) -> Predict | None:
+        """How to measure ``model``, where the user does not say."""
+        if not self._loaders:
+            return None
+        if run.task == "semantic-segmentation" and self._criterion is None:
+            self._guard.remark("criterion", "without criterion= the test set has no total loss")
+        return predictor(model, run.task, list(run.names), self._criterion)
+
+    # checkpoints
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must hold for `load_state_dict`, in plain JSON types.
+
+        With several processes, call it where checkpoints are saved; one process's state will do.
+        """
+        if self.run is None:
+            return dict(self._earlier)
+        return {
+            "run": self.run.state_dict(),
+            "steps": self._steps,
+            "evaluated_at": self._evaluated_at,
+            "progress": self._progress.state(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with the run of a checkpoint; what was recorded after it is not recorded again.
+
+        ``run="new"`` begins a new run from the checkpoint instead.
+
+        Raises:
+            RuntimeError: if this training has begun. (That the checkpoint is of something else is
+                told when it begins, as only then it is known what is trained.)
+        """
+        if self.run is not None:
+            raise RuntimeError("load_state_dict comes before the training begins; its run is open")
+        self._earlier = dict(state)
+
+    def _go_on(self, run: Run) -> None:
+        earlier, self._earlier = self._earlier, {}
+        if not earlier:
+            return
+        self._steps, self._evaluated_at = earlier["steps"], earlier["evaluated_at"]
+        self._progress.restore(earlier["progress"])
+        if self.options.run == NEW:
+            run.step = self._steps
+        else:
+            run.load_state_dict(earlier["run"])
+
+    # the train split
+
+    def record(self, losses: Any, step: int, *, outputs: Any = None, targets: Any = None) -> None:
+        """Take in the losses of one batch of ``step``; log what is due.
+
+        Args:
+            losses: by native name, or one scalar.
+            step: optimizer steps so far.
+            outputs: of semantic models: logits, or a dict with ``out``.
+            targets: of semantic models: integers (N, H, W).
+        """
+        run = self._known_run
+        due = run.due(step)
+        values: dict[str, Any] = {}
+        with self._guard("reading the losses of a step"):
+            values = self._named(losses)
+            if due and outputs is not None and targets is not None:
+                values |= self._measured(outputs, targets)
+        with self._guard("recording a step"):
+            run.record(values, step=step)
+            if due:
+                epoch = self._epoch()
+                said = self._progress.values(step, self._evaluation_seconds)
+                run.progress(said if epoch is None else {**said, "epoch": epoch}, step=step)
+
+    def _epoch(self) -> float | None:
+        """How many epochs have passed, None where that is not known."""
+        batches = length(self._train_loader)
+        return self._progress.batches / batches if batches else None
+
+    def _named(self, losses: Any) -> dict[str, Any]:
+        if self._known_run.task == "semantic-segmentation":
+            return of_criterion(losses)
+        return dict(losses) if isinstance(losses, Mapping) else {"loss": losses}
+
+    def _measured(self, outputs: Any, targets: Any) -> dict[str, Any]:
+        """Focal, cross-entropy and Dice loss of the batch for which a point is due."""
+        ignored = self.options.ignore_index
+        with self._guard("measuring the losses of a batch"):
+            if valid_pixels(targets, ignored):
+                logits = main_output(outputs, targets).detach()
+                return semantic_losses(logits, targets, ignore_index=ignored)
+        return {}
+
+    @property
+    def _known_run(self) -> Run:
+        if self.run is None:
+            raise RuntimeError("the training has not begun: there is no run yet")
+        return self.run
+
+    def evaluate_what_is_due(self, step: int, epoch: int | None = None) -> None:
+        """Evaluate what is due after ``step``, and after whole epoch ``epoch`` if one has ended."""
+        before, self._steps = self._steps, step
+        if epoch is not None:
+            self._progress.epoch_ended()
+            self._know_train_ids()
+        test, train = self._evaluate_every, self._evaluate_train_every
+        if test.due(step, since=before) or (epoch is not None and test.due_epoch(epoch)):
+            self.evaluate()
+        if train.due(step, since=before) or (epoch is not None and train.due_epoch(epoch)):
+            self.evaluate_train()
+
+    # evaluations
 
     def evaluate(self, split: str | None = None) -> None:
         """Measure the test set or sets now, or one ``split``, at the step of the last record."""
@@ -132,72 +252,113 @@ class Scorekeeper:
         """Evaluate what was trained since, if the training ended well, and close the run."""
         if self.run is None:
             return
+        run = self.run
         try:
-            if status == "FINISHED" and self._evaluated_at < self.run.step:
-                self.evaluate()
-            self._know_train_ids()
+            if status == "FINISHED":
+                status = self._last_words(run)
             self._guard.report()
         except BaseException as error:
             status = ended(error)
             raise
         finally:
-            self.run.close(status)
+            run.close(status)
+
+    def _last_words(self, run: Run) -> Status:
+        """What is left to say at the end of a training that went well for this process."""
+        try:
+            ranks.until_all("the end of the training")
+        except RuntimeError as error:  # torch's, where another process is gone
+            self._guard.tell("another process has not come to the end", error)
+            return "FAILED"
+        if self._evaluated_at < run.step:
+            self.evaluate()
+        self._progress.epoch_ended()
+        self._know_train_ids()
+        return "FINISHED"
 
     def _evaluate(self, split: str, loader: Any, count: int | None) -> None:
-        assert self.run is not None
+        if self._predict is None:
+            return
+        with (
+            self._guard(f"evaluation of the {split} split"),
+            random_numbers_kept(loader),
+            modes_kept(self._model),
+            self.evaluating(split) as evaluation,
+        ):
+            self._model.eval()
+            for batch, ids, keep in share(loader, count):
+                found = self._predict(local(self._model), batch)
+                self.measure(evaluation, *found, ids=ids, keep=keep)
+
+    @contextmanager
+    def evaluating(self, split: str) -> Iterator[Evaluation]:
+        """One evaluation of ``split``, at the step of the last record; then remark on it."""
         start = time.perf_counter()
-        evaluation = self.run.evaluation(split)
         self._evaluating = True
         try:
-            with (
-                self._guard(f"evaluation of the {split} split"),
-                random_numbers_kept(loader),
-                modes_kept(self._model),
-                evaluation,
-            ):
-                self._model.eval()
-                chosen, ids = stable_subset(loader, count)
-                for batch in chosen:
-                    self._measure(evaluation, batch, ids if split == "train" else None)
+            with self._known_run.evaluation(split) as evaluation:
+                yield evaluation
         finally:
             self._evaluating = False
-        if split == next(iter(self._loaders), None):
-            self._test_ids = evaluation.fingerprint.ids
+            self._evaluation_seconds += time.perf_counter() - start
+        if evaluation.results and split == self._known_run.main:
+            self._test_ids = evaluation.results.ids
             self._remark_on_leak()
-        self._remark_on_cost(time.perf_counter() - start)
+        self._remark_on_cost()
 
-    def _measure(self, evaluation: Evaluation, batch: Any, ids: Sequence[str] | None) -> None:
-        assert self._predict is not None
-        losses, predictions, targets = self._predict(self._model, batch)
-        start = len(evaluation.fingerprint)
-        image_ids = ids[start : start + len(targets)] if ids is not None else None
+    def measure(
+        self,
+        evaluation: Evaluation,
+        losses: Mapping[str, Any],
+        predictions: Any,
+        targets: Any,
+        *,
+        ids: Sequence[str] | None = None,
+        keep: int | None = None,
+    ) -> None:
+        """Take one batch into ``evaluation``; what has no figures is told and costs no more.
+
+        Args:
+            evaluation: that is under way.
+            losses: the batch's, by native name.
+            predictions: as `Evaluation.update` takes them.
+            targets: likewise.
+            ids: of the images, where the targets bear none.
+            keep: how many of the batch's images count; the others are repeats.
+        """
+        if keep is not None and keep < len(targets):
+            if not keep:
+                return
+            predictions, targets = predictions[:keep], targets[:keep]
+            ids = None if ids is None else ids[:keep]
+        ids = ids if evaluation.split == "train" else None
         try:
-            evaluation.update(predictions, targets, losses, image_ids=image_ids)
+            evaluation.update(predictions, targets, losses, image_ids=ids)
         except ValueError as error:
             if self.options.on_error == "raise":
                 raise
             self._guard.tell(f"a batch of the {evaluation.split} split has no figures", error)
             evaluation.skip(predictions, targets, losses)
 
-    def _remark_on_cost(self, seconds: float) -> None:
-        self._evaluation_seconds += seconds
+    def _remark_on_cost(self) -> None:
         total = time.perf_counter() - self._began
-        share = self._evaluation_seconds / total
-        if share > COSTLY and total > LONG_ENOUGH:
+        share_of_time = self._evaluation_seconds / total
+        if share_of_time > COSTLY and total > LONG_ENOUGH:
             self._guard.remark(
                 "cost",
-                f"evaluation takes {share:.0%} of the time; a larger evaluate_every= or a smaller "
-                "evaluate_images= takes less",
+                f"evaluation takes {share_of_time:.0%} of the time; a larger evaluate_every= or a "
+                "smaller evaluate_images= takes less",
             )
 
     def _know_train_ids(self) -> None:
-        """The first epoch is over: say which images were trained on."""
-        if self.run is not None and self._train_ids.ids:
-            self.run.tag("fingerprint.train", self._train_ids.digest())
+        """Say which images are trained on, once that is known."""
+        ids = self._progress.train_ids
+        if self.run is not None and ids.ids:
+            self.run.tag("fingerprint.train", ids.digest())
             self._remark_on_leak()
 
     def _remark_on_leak(self) -> None:
-        both = self._train_ids.ids & self._test_ids
+        both = self._progress.train_ids.ids & self._test_ids
         if both and self.run is not None:
             example = ", ".join(sorted(both)[:3])
             self.run.tag("leak", f"{len(both)} images")
@@ -205,45 +366,3 @@ class Scorekeeper:
                 "leak",
                 f"{len(both)} images are in both the train and test set, such as {example}",
             )
-
-
-def says_its_size(model: Any) -> bool:
-    """Whether the input size can be known before the first batch."""
-    return "input_size" in infer(model)
-
-
-def inferred(model: Any, image_size: tuple[int, int] | None) -> Identity:
-    """What ``model`` says of itself, told in one line with where it says it.
-
-    Raises:
-        ValueError: for what is unknown or ambiguous, with what to pass.
-    """
-    found = infer(model)
-    if image_size is not None and "input_size" not in found:
-        found["input_size"] = Found("x".join(map(str, image_size)), "the first batch")
-    identity = Identity.of(model, **{field: value for field, (value, _) in found.items()})
-    print(f"boxscore: {identity} ({sources(found)})", file=sys.stderr)
-    return identity
-
-
-def splits(loaders: Any) -> dict[str, Any]:
-    """Loaders by split: one is ``test``; of several, all but ``test`` are ``test-<name>``.
-
-    The first one is the main one.
-
-    >>> splits({"test": [], "night": []})
-    {'test': [], 'test-night': []}
-    """
-    if loaders is None:
-        return {}
-    if not isinstance(loaders, Mapping):
-        return {"test": loaders}
-    return {
-        "test" if name == "test" else f"test-{legal(name)}": loader
-        for name, loader in loaders.items()
-    }
-
-
-def _dataset_of(loader: Any) -> str:
-    data = getattr(loader, "dataset", None)
-    return "dataset" if data is None else type(data).__name__

@@ -1,16 +1,18 @@
-"""Reading a loader for an evaluation without the training noticing it."""
+"""Reading a loader for an evaluation without the training noticing it, each process its share."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 
+from boxscore import ranks
 from boxscore.fingerprint import identifier
 
 
@@ -39,33 +41,112 @@ def _generators(loader: Any) -> list[torch.Generator]:
     return [generator for generator in found if isinstance(generator, torch.Generator)]
 
 
-def stable_subset(loader: Any, count: int | None) -> tuple[Any, list[str] | None]:
-    """The ``count`` images of ``loader`` whose ids hash lowest, in batches of the same size.
+Share = Iterator[tuple[Any, list[str] | None, int | None]]
+"""Batches, the ids of their images where these are known, and how many of a batch's images count
+(the others are repeats; None is all of them)."""
 
-    Runs that ask for the same number of images of one data set get the same images, in whatever
-    order its loader gives them. An image's id is the data set's ``ids[index]`` where it has ``ids``
-    (as torchvision's COCO data sets have), or its index.
 
-    Returns:
-        a loader without shuffling, and the ids in its order (None where only the targets know
-        them); the loader itself where ``count`` is None.
+def share(loader: Any, count: int | None) -> Share:
+    """This process's share of an evaluation, batch by batch.
+
+    With ``count``, only that many images are taken, those whose ids hash lowest: runs that ask for
+    the same number of images of one data set get the same images, in whatever order its loader
+    gives them. An image's id is the data set's ``ids[index]`` where it has ``ids`` (as COCO data
+    sets of torchvision have), or its index.
+
+    Several processes take the first one's batches in turn, unless the loader shares them out
+    itself. Each goes through as many batches, the last ones repeated where they do not divide:
+    models that are spread over the processes compute each batch together.
     """
     data: Any = getattr(loader, "dataset", None)
-    if count is None:
-        return loader, None
-    if not isinstance(loader, torch.utils.data.DataLoader) or not length(data):
-        return _Subset(loader, count), None
-    ids = [identifier(i) for i in getattr(data, "ids", range(len(data)))]
-    chosen = lowest(ids, count)
-    subset: Any = torch.utils.data.Subset(data, chosen)
+    known = isinstance(loader, torch.utils.data.DataLoader) and length(data)
+    if count is not None and not known:
+        return ((batch, None, None) for batch in _Subset(loader, count))
+    if count is None and (ranks.size() == 1 or not known or _is_shared(loader)):
+        return _whole(loader)
+    ids = None
+    if count is not None:
+        ids = [identifier(i) for i in getattr(data, "ids", range(len(data)))]
+        chosen, few = lowest(ids, count), _batch_size(loader)
+        groups = [chosen[start : start + few] for start in range(0, len(chosen), few)]
+    elif loader.batch_sampler is None:
+        return _whole(loader)
+    else:
+        groups = ranks.from_first(lambda: [list(group) for group in loader.batch_sampler])
+    return _in_turn(loader, groups, ids)
+
+
+def _whole(loader: Any) -> Share:
+    """All that the loader gives, less what its sampler repeats to make processes even."""
+    left = own_images(loader)
+    for batch in loader:
+        count = images_in(batch)
+        if left is None or left >= count:
+            yield batch, None, None
+        elif left and isinstance(batch, list | tuple):  # then its losses are those of its own
+            picked = range(left)
+            yield (rows(batch[0], picked), rows(batch[1], picked), *batch[2:]), None, None
+        else:
+            yield batch, None, left
+        left = None if left is None else max(0, left - count)
+
+
+def _in_turn(loader: Any, groups: Sequence[list[int]], ids: Sequence[str] | None) -> Share:
+    """Every so many of the ``groups`` of indices, read by a loader without shuffling."""
+    rounds = math.ceil(len(groups) / ranks.size())
+    turns = [turn * ranks.size() + ranks.rank() for turn in range(rounds)]
+    mine = [groups[turn if turn < len(groups) else 0] for turn in turns]
     again: Any = torch.utils.data.DataLoader(
-        subset,
-        batch_size=loader.batch_size or 1,
+        loader.dataset,
+        batch_sampler=mine,
         collate_fn=loader.collate_fn,
         num_workers=loader.num_workers,
         pin_memory=loader.pin_memory,
     )
-    return again, [ids[index] for index in chosen]
+    for turn, group, batch in zip(turns, mine, again, strict=True):
+        named = None if ids is None else [ids[index] for index in group]
+        yield batch, named, None if turn < len(groups) else 0
+
+
+def _batch_size(loader: Any) -> int:
+    return loader.batch_size or getattr(loader.batch_sampler, "batch_size", None) or 1
+
+
+def _is_shared(loader: Any) -> bool:
+    """Whether the loader gives each process other images."""
+    samplers = (getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None))
+    return any(hasattr(s, "num_replicas") or hasattr(s, "num_processes") for s in samplers)
+
+
+def own_images(loader: Any) -> int | None:
+    """How many images of this process's share are its own: samplers repeat some at the end.
+
+    Returns:
+        their number; None where nothing is repeated, or this is not known.
+    """
+    sampler: Any = getattr(loader, "sampler", None)
+    batches: Any = getattr(loader, "batch_sampler", None)
+    if hasattr(sampler, "num_replicas"):  # torch's DistributedSampler
+        images = length(getattr(sampler, "dataset", None))
+        return len(range(sampler.rank, images, sampler.num_replicas)) or (0 if images else None)
+    if hasattr(batches, "num_processes"):  # Accelerate's BatchSamplerShard
+        images = length(getattr(batches.batch_sampler, "sampler", None))
+        whole, few, at = batches.batch_sampler.batch_size, batches.batch_size, batches.process_index
+        if batches.split_batches:
+            few = whole // batches.num_processes
+            starts: Iterable[int] = range(at * few, images, whole)
+        else:
+            starts = range(at * few, images, batches.num_processes * few)
+        return sum(min(few, images - start) for start in starts) if images else None
+    return None
+
+
+def images_in(batch: Any) -> int:
+    """How many images a batch holds: (images, targets), or a mapping by name."""
+    if isinstance(batch, Mapping):
+        named = (batch.get(name) for name in ("pixel_values", "images", "image"))
+        return next((len(images) for images in named if images is not None), 0)
+    return length(batch[0]) if isinstance(batch, list | tuple) and batch else length(batch)
 
 
 def images_of(loader: Any) -> int:
@@ -92,22 +173,24 @@ class _Subset:
 
     def __init__(self, loader: Iterable[Any], count: int) -> None:
         self._loader = loader
-        ids = [image_id for _, targets, *_ in loader for image_id in _ids(targets)]
+        ids = [image_id for _, targets, *_ in loader for image_id in ids_of(targets)]
         names = [str(n) if i is None else identifier(i) for n, i in enumerate(ids)]
         self._chosen = set(lowest(names, count))
 
     def __iter__(self) -> Iterator[Any]:
         start = 0
         for images, targets, *rest in self._loader:
-            rows = [n for n in range(len(targets)) if start + n in self._chosen]
+            picked = [n for n in range(len(targets)) if start + n in self._chosen]
             start += len(targets)
-            if rows:
-                yield _rows(images, rows), _rows(targets, rows), *rest
+            if picked:
+                yield rows(images, picked), rows(targets, picked), *rest
 
 
-def _ids(targets: Any) -> list[Any]:
+def ids_of(targets: Any) -> list[Any]:
+    """The ids that a batch's targets bear, None for those that bear none."""
     return [target.get("image_id") if isinstance(target, dict) else None for target in targets]
 
 
-def _rows(batch: Any, rows: list[int]) -> Any:
-    return batch[rows] if hasattr(batch, "shape") else [batch[n] for n in rows]
+def rows(batch: Any, picked: Sequence[int]) -> Any:
+    """The ``picked`` images of a batch, a tensor or a list."""
+    return batch[list(picked)] if hasattr(batch, "shape") else [batch[n] for n in picked]

@@ -17,6 +17,9 @@ from .predict import Predict
 
 EACH_EPOCH = Every(epochs=1)
 
+NEW = "new"
+"""As ``run=``: begin a new run, also where a checkpoint would continue one."""
+
 
 class Keywords(TypedDict, total=False):
     """The keywords of every callback, for type checkers; `Options` documents them."""
@@ -53,7 +56,8 @@ class Options:
         log_dir: TensorBoard's folder.
         tracking_uri: MLflow's; None is its own default, False turns MLflow off.
         experiment: in MLflow; by default ``dataset``.
-        run: ``"active"`` or an id joins an MLflow run that is not ours to end.
+        run: ``"active"`` or an id joins an MLflow run that is not ours to end; ``"new"`` begins a
+            new run where a checkpoint would continue one.
         loggers: instead of TensorBoard and MLflow; excludes the four options above.
         log_every: train losses, in optimizer steps.
         evaluate_every: test losses and metrics, in optimizer steps; also at the end.
@@ -87,7 +91,8 @@ class Options:
     def __post_init__(self) -> None:
         for name in ("log_every", "evaluate_every", "evaluate_train_every"):
             Every.of(getattr(self, name))
-        if self.loggers is not None and (self.tracking_uri or self.run):
+        joins = self.run is not None and self.run != NEW
+        if self.loggers is not None and (self.tracking_uri or joins):
             raise ValueError("loggers= excludes tracking_uri= and run=: give one or the other")
         if self.evaluate_images is not None and self.evaluate_images < 1:
             raise ValueError(f"evaluate_images: {self.evaluate_images} is less than one image")
@@ -96,7 +101,8 @@ class Options:
         """The loggers that the user gave, or TensorBoard and MLflow."""
         if self.loggers is not None:
             return self.loggers
-        return standard(self.log_dir, self.tracking_uri, self.experiment, run=self.run)
+        run = None if self.run == NEW else self.run
+        return standard(self.log_dir, self.tracking_uri, self.experiment, run=run)
 
 
 def task_of(model: Any, given: Task | None) -> Task:

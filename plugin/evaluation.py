@@ -6,21 +6,95 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from .fingerprint import Fingerprint, detection_content, label_map_content
 from .metric import Metric
+from .window import Sums
 
 if TYPE_CHECKING:
     from .catalogue import Task
+
+
+@dataclass(slots=True)
+class Share:
+    """What one process saw of an evaluated set; shares merge into the whole.
+
+    Attributes:
+        metric: the figures' state.
+        fingerprint: which images came.
+        losses: their losses by native name, weighted by images, or by valid pixels.
+        images: how many came.
+        batch_size: the largest batch.
+        complete: whether every batch could be measured.
+    """
+
+    metric: Metric
+    fingerprint: Fingerprint
+    losses: Sums
+    images: int
+    batch_size: int
+    complete: bool
+
+    def merge(self, other: Share) -> None:
+        """Take in what another process saw."""
+        self.metric.merge(other.metric)
+        self.fingerprint.merge(other.fingerprint)
+        self.losses = Sums.of([self.losses, other.losses])
+        self.images += other.images
+        self.batch_size = max(self.batch_size, other.batch_size)
+        self.complete &= other.complete
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """What an evaluated set gave, as every process is told it.
+
+    Attributes:
+        images: how many came.
+        losses: by native name.
+        figures: by catalogue name, empty where the set is not complete.
+        per_class: by class name, then by catalogue name.
+        digest: the set's fingerprint.
+        ids: of the images, empty where they have none.
+        batch_size: the largest batch.
+    """
+
+    images: int
+    losses: dict[str, float]
+    figures: dict[str, float]
+    per_class: dict[str, dict[str, float]]
+    digest: str
+    ids: frozenset[str]
+    batch_size: int
+
+    @classmethod
+    def of(cls, shares: Sequence[Share]) -> Self:
+        """Merge ``shares`` into the first of them and work out what they give together."""
+        whole = shares[0]
+        for share in shares[1:]:
+            whole.merge(share)
+        metric = whole.metric
+        measured = whole.complete and whole.images
+        return cls(
+            whole.images,
+            whole.losses.means(),
+            metric.compute() if measured else {},
+            metric.per_class() if measured else {},
+            whole.fingerprint.digest(metric.protocol) if measured else "",
+            whole.fingerprint.ids,
+            whole.batch_size,
+        )
 
 
 class Evaluation:
     """Takes batches, and on leaving the ``with`` block hands its results on.
 
     What raises inside the block is raised on, and nothing is recorded: half an evaluated set has no
-    figures.
+    figures. Where several processes train together, each opens an evaluation and updates it with
+    its own share of the set, however small; the first one records the whole.
 
     Attributes:
         split: ``"train"``, ``"test"`` or ``"test-<name>"``.
@@ -29,6 +103,8 @@ class Evaluation:
         fingerprint: the images so far.
         images: how many came.
         complete: whether every batch could be measured; if not, only losses are recorded.
+        failed: whether an error ended it.
+        results: what all processes together found, None before the end.
     """
 
     def __init__(
@@ -44,6 +120,8 @@ class Evaluation:
         self.metric, self.split, self.step = metric, split, step
         self.fingerprint = Fingerprint()
         self.complete = True
+        self.failed = False
+        self.results: Results | None = None
         self.images = 0
         self.batch_size = 0
         self.seconds = 0.0
@@ -106,18 +184,17 @@ class Evaluation:
         elif losses:
             self._losses.append((losses, len(targets)))
 
-    def losses(self) -> dict[str, float]:
-        """The weighted means over the batches so far, by native name."""
-        sums: dict[str, float] = {}
-        weights: dict[str, float] = {}
+    def share(self) -> Share:
+        """What this process saw."""
+        sums = Sums()
         for values, weight in self._losses:
             heavy = float(weight)
             for name, value in values.items():
                 share = min(heavy, 1.0) if name == "dice" else heavy
                 if share:
-                    sums[name] = sums.get(name, 0.0) + float(value) * share
-                    weights[name] = weights.get(name, 0.0) + share
-        return {name: total / weights[name] for name, total in sums.items()}
+                    sums.add(name, float(value) * share, share)
+        seen = self.fingerprint, sums, self.images, self.batch_size, self.complete
+        return Share(self.metric, *seen)
 
     def __enter__(self) -> Self:
         return self
@@ -129,8 +206,20 @@ class Evaluation:
         trace: TracebackType | None,
     ) -> None:
         self.seconds = time.perf_counter() - self._start
-        if error is None:
+        self.failed = error is not None
+        if error is None or isinstance(error, Exception):  # else the process is about to end
             self._done(self)
+
+
+def new_metric(task: Task, names: Mapping[int, str], ignore_index: int | None) -> Metric:
+    """What measures ``task``, with no image yet."""
+    if task == "semantic-segmentation":
+        from .segmentation import SegmentationMetrics
+
+        return SegmentationMetrics(names, ignore_index=ignore_index)
+    from .detection import DetectionMetrics
+
+    return DetectionMetrics(names, masks=task == "instance-segmentation")
 
 
 def valid_pixels(targets: Any, ignore_index: int | None) -> Any:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from . import ranks
 from .criteria import cross_entropy_loss, dice_loss, focal_loss
 from .fingerprint import identifier
 
@@ -48,19 +49,31 @@ def regularization_kind(optimizer: torch.optim.Optimizer) -> Literal["l2", "deco
 def regularization_loss(optimizer: torch.optim.Optimizer) -> Tensor:
     """½ Σ weight_decay·‖w‖² over the optimizer's parameter groups, each with its own decay.
 
-    Its gradient is exactly what SGD's ``weight_decay`` adds. 0 where nothing decays.
+    Its gradient is exactly what SGD's ``weight_decay`` adds. 0 where nothing decays. Where the
+    weights are spread over several processes (FSDP) all of them must call it, for the sum of all.
 
     Returns:
         a scalar on the parameters' device, so that reading it is the caller's choice of time.
     """
     total = torch.zeros((), dtype=torch.float64)
+    spread = False
     for group in optimizer.param_groups:
         decay = group.get("weight_decay", 0)
-        weights = [w for w in group["params"] if w.requires_grad and w.numel()] if decay else []
-        if weights:
+        spread |= any(map(_is_spread, group["params"]))
+        weights = [_local(w) for w in group["params"] if w.requires_grad] if decay else []
+        if weights := [w for w in weights if w.numel()]:
             norms = torch.stack([n.to(weights[0].device) for n in torch._foreach_norm(weights)])
             total = total.to(norms.device) + 0.5 * decay * norms.double().square().sum()
-    return total
+    return total.new_tensor(sum(ranks.gathered(float(total)))) if spread else total
+
+
+def _is_spread(weight: Any) -> bool:
+    """Whether this process holds only a part of ``weight``: FSDP's mark, or a DTensor."""
+    return hasattr(weight, "_fsdp_flattened") or hasattr(weight, "to_local")
+
+
+def _local(weight: Any) -> Any:
+    return weight.to_local() if hasattr(weight, "to_local") else weight
 
 
 def unwrapped(model: Any) -> Any:

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import time
+import atexit
+import os
 import uuid
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from math import isnan
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from . import points, ranks
 from .catalogue import CATALOGUE, TASKS, Task
 from .guard import Guard, OnError
 from .identity import Identity
-from .items import Item, Opening, Point, Tag
-from .logger import Logger, Status
+from .items import Item, Opening, Point, Tag, unrecorded
+from .logger import Logger, Resumable, Status
 from .metric import NO_CLASS, Classes, Metric, class_names
 from .names import folder, legal, originals
 from .native import known
-from .parts import Losses, fold
+from .parts import fold
 from .schedule import Every
-from .signals import Terminated
-from .window import Window
+from .signals import ended, last_error
+from .window import Sums, Window
 
 if TYPE_CHECKING:
     import torch
 
-    from .evaluation import Evaluation
+    from .evaluation import Evaluation, Results
 
 STATE_VERSION = 1
 
@@ -53,6 +54,7 @@ class Run:
         latest: the test set's last value by catalogue name.
         best: the test set's best value by catalogue name.
         main: the split whose figures `latest`, `best` and the summary tell.
+        left_open: how a run ended whose process exits well without closing it.
     """
 
     def __init__(
@@ -93,7 +95,8 @@ class Run:
         if task not in TASKS:
             raise ValueError(f"task: {task!r} is none of {', '.join(TASKS)}")
         self.identity, self.task, self.dataset = identity, task, dataset
-        self.names = class_names(classes, without=() if _semantic(task) else NO_CLASS)
+        without = () if task == "semantic-segmentation" else NO_CLASS
+        self.names = class_names(classes, without=without)
         self.log_every = Every.of(log_every)
         if self.log_every.epochs is not None:
             raise ValueError("log_every: train losses are logged in steps, not epochs")
@@ -103,42 +106,52 @@ class Run:
         self.best: dict[str, float] = {}
         self.is_open = False
         self.main = "test"
+        self.left_open: Status = "FINISHED"
         self._is_over = False
+        self._is_resumed = False
+        self._process = 0
         self.guard = Guard(on_error)
         self._loggers = tuple(loggers)
+        self._recorded: dict[int, Mapping[str, int]] = {}
         self._optimizer = optimizer
         self._experiment = experiment or dataset
         self._fingerprint = fingerprint
         self._metrics = {} if metric is None else {"test": metric}
         self._ignore_index = ignore_index
+        self._trained = 0
         self._window = Window()
         self._tags: dict[str, str] = {}
-        self._unknown: set[str] = set()
         self._decay = "none"
-
-    # what a callback calls
 
     def due(self, step: int) -> bool:
         """Whether a train point is due after ``step``: ask before a value costs anything."""
-        return self.log_every.due(step)
+        return self.log_every.due(step, since=self._trained)
 
     def record(self, values: Mapping[str, Any], *, step: int, split: str = "train") -> None:
         """Take in the losses of one optimizer step, or of a whole split that was evaluated.
 
         Args:
             values: numbers or tensors of one element, by native or catalogue name.
-            step: optimizer steps so far.
-            split: of ``"train"``, the mean since the last point is logged when a point is due; of
-                any other the values are logged at once.
+            step: optimizer steps so far; with gradient accumulation batches may share one.
+            split: of ``"train"``, the mean since the last point, over all processes that train
+                together, is logged when a point is due; of any other the values are logged at once.
         """
         self.step = max(self.step, step)
         if split != "train":
             self._log_losses({n: float(v) for n, v in values.items()}, split, step)
             return
+        due = self.due(step)
+        self._trained = max(self._trained, step)
         self._window.add(values, step)
-        if self.due(step):
-            means, news = self._window.means()
-            self._log_losses(means, split, step, news)
+        if due:
+            sums = Sums.of(ranks.meet(f"train {step}", self._taken()))
+            self._log_losses(sums.means(), split, step, sums.first_nan)
+
+    def _taken(self) -> Sums:
+        """The window's sums; the other processes wait for them, also where there is trouble."""
+        with self.guard("reading the losses of a window"):
+            return self._window.take()
+        return Sums()
 
     def evaluation(self, split: str = "test", *, step: int | None = None) -> Evaluation:
         """Begin to evaluate ``split``; figures are logged when the ``with`` block ends well."""
@@ -150,12 +163,12 @@ class Run:
             task=self.task,
             split=split,
             step=self.step if step is None else step,
-            done=self._log_evaluation,
+            done=self._conclude,
         )
 
-    def progress(self, values: Mapping[str, float], *, step: int) -> None:
+    def progress(self, values: Mapping[str, float], *, step: int, split: str = "train") -> None:
         """Log how far the training is: ``epoch``, ``images_seen``, ``images_per_second``."""
-        self.log([Point(f"progress/{name}", float(v), step) for name, v in values.items()])
+        self.log([Point(f"progress/{name}", float(v), step, split) for name, v in values.items()])
 
     def tag(self, name: str, value: str) -> None:
         """Log a fact that is known late, once per value."""
@@ -171,45 +184,61 @@ class Run:
         self.open()
         for logger in self._loggers:
             with self.guard(f"{type(logger).__name__}"):
-                logger.log(items)
+                known = self._recorded.get(id(logger))
+                logger.log(unrecorded(items, known) if known else items)
 
     def open(self) -> None:
-        """Open every logger; does nothing where that is done."""
+        """Open every logger; does nothing where that is done. Only the first process has any."""
         if self.is_open:
             return
         self._decay = self._regularization_kind()
         self.is_open = True
         usable = []
-        for logger in self._loggers:
+        for logger in self._loggers if ranks.rank() == 0 else ():
             with self.guard(f"{type(logger).__name__} is left out"):
                 logger.open(self._opening())
                 usable.append(logger)
+                if self._is_resumed and isinstance(logger, Resumable):
+                    self._recorded[id(logger)] = logger.recorded()
         self._loggers = tuple(usable)
+        self._process = os.getpid()
+        atexit.register(self._end_with_process)
 
     def close(self, status: Status = "FINISHED") -> None:
         """Close every logger; does nothing where none is open."""
         if self.is_open:
             self.is_open, self._is_over = False, True
+            atexit.unregister(self._end_with_process)
             for logger in self._loggers:
                 with self.guard(f"closing {type(logger).__name__}"):
                     logger.close(status)
             self.guard.report()
 
+    def _end_with_process(self) -> None:
+        """The process exits, and nobody has closed the run."""
+        if os.getpid() == self._process:  # and not a fork of it
+            error = last_error()
+            self.close(self.left_open if error is None else ended(error))
+
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must hold to continue this run, in plain JSON types."""
+        sums = self._window.sums()
         return {
             "version": STATE_VERSION,
             "id": self.id,
-            "identity": asdict(self.identity),
-            "task": self.task,
-            "dataset": self.dataset,
+            **self._subject(),
             "step": self.step,
+            "trained": self._trained,
             "latest": dict(self.latest),
             "best": dict(self.best),
+            "tags": dict(self._tags),
+            "window": {"totals": sums.totals, "weights": sums.weights},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue the run of ``state``, before anything is logged.
+
+        What an earlier process recorded at steps after the checkpoint is not recorded again.
 
         Raises:
             ValueError: if something else was trained, or on other data: curves would not compare.
@@ -217,15 +246,31 @@ class Run:
         """
         if self.is_open:
             raise RuntimeError("load_state_dict comes before the first step: this run is open")
-        mine = {"identity": asdict(self.identity), "task": self.task, "dataset": self.dataset}
-        for name, value in mine.items():
+        if state.get("version") != STATE_VERSION:
+            raise ValueError(f"no state of a run that this version reads: {str(state)[:80]}")
+        for name, value in self._subject().items():
             if state[name] != value:
                 raise ValueError(
                     f"cannot resume run {state['id'][:8]}: its {name} is {state[name]!r}, here it "
-                    f"is {value!r}; leave out load_state_dict to begin a new run"
+                    f"is {value!r}; to begin a new run from this checkpoint leave out "
+                    "load_state_dict, or pass run='new' to the callback"
                 )
-        self.id, self.step = state["id"], state["step"]
-        self.latest, self.best = dict(state["latest"]), dict(state["best"])
+        self.id, self.step, self._trained = state["id"], state["step"], state["trained"]
+        self.latest.update(state["latest"])
+        self.best.update(state["best"])
+        self._tags.update(state["tags"])
+        if ranks.rank() == 0:  # whose state this is
+            self._window.restore(Sums(**state["window"]))
+        self._is_resumed = True
+
+    def _subject(self) -> dict[str, Any]:
+        """What must agree for two trainings to be one run."""
+        return {
+            "identity": asdict(self.identity),
+            "task": self.task,
+            "dataset": self.dataset,
+            "classes": {str(label): name for label, name in self.names.items()},
+        }
 
     def __enter__(self) -> Self:
         self.open()
@@ -256,9 +301,8 @@ class Run:
             tags={f"boxscore.{name}": value for name, value in (facts | more).items()}
             | originals([self.dataset, *self.names.values()]),
             params=facts,
+            resumed=self._is_resumed,
         )
-
-    # how values become points
 
     def _log_losses(
         self,
@@ -269,70 +313,55 @@ class Run:
     ) -> None:
         self._warn_of_unknown(values)
         if self._optimizer is not None:
-            values = {**values, "regularization": self._regularization()}
+            from .losses import regularization_loss
+
+            values = {**values, "regularization": float(regularization_loss(self._optimizer))}
         losses = fold(values, task=self.task, decoupled=self._decay == "decoupled")
         if news is None and any(map(isnan, losses.measures.values())):
             news = (next(n for n, v in losses.measures.items() if isnan(v)), step)
         if news is not None and "first_nan" not in self._tags:
             self.tag("first_nan", f"{news[0]}.{split} at step {news[1]}")
-        self.log(self._loss_points(losses, split, step))
+        items = points.of_losses(losses, self.identity.group, split, step)
+        if split == "train" and self._optimizer is not None:
+            rate = float(self._optimizer.param_groups[0]["lr"])
+            items.append(Point("progress/learning_rate", rate, step, split))
+        self.log(items)
         if split == self.main:
             self._remember(losses.measures)
 
-    def _loss_points(self, losses: Losses, split: str, step: int) -> list[Point]:
-        now = time.time()
-        points = [
-            Point(name, value, step, split, now, f"loss {self.identity.group}")
-            for name, value in losses.measures.items()
-        ]
-        points += [
-            Point(legal(name), value, step, split, now, f"native {self.identity.group}")
-            for name, value in losses.natives.items()
-        ]
-        if split == "train" and self._optimizer is not None:
-            rate = float(self._optimizer.param_groups[0]["lr"])
-            points.append(Point("progress/learning_rate", rate, step, split, now))
-        return points
+    def _conclude(self, evaluation: Evaluation) -> None:
+        """Put together what every process saw of an evaluated set, and log what it gives."""
+        from .evaluation import Results
 
-    def _log_evaluation(self, evaluation: Evaluation) -> None:
         split, step = evaluation.split, evaluation.step
-        if not evaluation.images:
-            raise ValueError(f"evaluation of {split!r}: no image was seen; is its loader empty?")
-        if losses := evaluation.losses():
-            self._log_losses(losses, split, step)
-        if not evaluation.complete:
+        ends = ranks.meet(f"{split} {step}", evaluation.failed)
+        if evaluation.failed:
             return
-        digest = evaluation.fingerprint.digest(evaluation.metric.protocol)
-        if split == self.main and self._fingerprint:
-            digest = self._fingerprint
-        if split != "train":
-            self.tag(f"fingerprint.{split}", digest)
-            self.tag("evaluation_batch_size", str(evaluation.batch_size))
-        figures = evaluation.metric.compute()
-        scope = f"{legal(self.dataset)}-{split} {legal(digest[:6])}"
-        now = time.time()
-        points = [
-            Point(name, value, step, split, now, f"metric {scope}")
-            for name, value in figures.items()
-        ]
-        points += [
-            Point(f"{name} {legal(of)}", value, step, split, now, f"class {scope}")
-            for of, values in evaluation.metric.per_class().items()
-            for name, value in values.items()
-        ]
+        if any(ends) or len(ends) < ranks.size():
+            raise RuntimeError(f"evaluation of {split!r}: another process could not measure it")
+        shares = ranks.to_first(evaluation.share())
+        results = ranks.from_first(lambda: Results.of(shares))
+        evaluation.results = results
+        if not results.images:
+            raise ValueError(f"evaluation of {split!r}: no image was seen; is its loader empty?")
+        if results.losses:
+            self._log_losses(results.losses, split, step)
+        if results.figures:
+            self._log_figures(results, split, step)
         if split == self.main:
-            points += self._summary(figures, step, now)
-            points.append(
-                Point("progress/evaluation_seconds", evaluation.seconds, step, "test", now)
-            )
-        self.log(points)
+            self.progress({"evaluation_seconds": evaluation.seconds}, step=step, split="test")
 
-    def _summary(self, figures: Mapping[str, float], step: int, now: float) -> list[Point]:
-        points = [Point(f"summary/{name}", v, step, "", now) for name, v in figures.items()]
-        for name in self._remember(figures):
-            points.append(Point(f"summary/best_{name}", figures[name], step, "", now))
-            points.append(Point(f"summary/best_{name}_step", step, step, "", now))
-        return points
+    def _log_figures(self, results: Results, split: str, step: int) -> None:
+        if split == self.main and self._fingerprint:
+            results = replace(results, digest=self._fingerprint)
+        if split != "train":
+            self.tag(f"fingerprint.{split}", results.digest)
+            self.tag("evaluation_batch_size", str(results.batch_size))
+        items = points.of_figures(results, self.dataset, split, step)
+        if split == self.main:
+            better = self._remember(results.figures)
+            items += points.of_summary(results.figures, better, step)
+        self.log(items)
 
     def _remember(self, values: Mapping[str, float]) -> list[str]:
         """Keep ``values`` as the latest; return the names of those that are the best so far."""
@@ -349,23 +378,10 @@ class Run:
     def metric(self, split: str = "test") -> Metric:
         """What measures ``split``, with the state of its last evaluation."""
         if split not in self._metrics:
-            self._metrics[split] = self._new_metric()
+            from .evaluation import new_metric
+
+            self._metrics[split] = new_metric(self.task, self.names, self._ignore_index)
         return self._metrics[split]
-
-    def _new_metric(self) -> Metric:
-        if _semantic(self.task):
-            from .segmentation import SegmentationMetrics
-
-            return SegmentationMetrics(self.names, ignore_index=self._ignore_index)
-        from .detection import DetectionMetrics
-
-        return DetectionMetrics(self.names, masks=self.task == "instance-segmentation")
-
-    def _regularization(self) -> float:
-        from .losses import regularization_loss
-
-        assert self._optimizer is not None
-        return float(regularization_loss(self._optimizer))
 
     def _regularization_kind(self) -> str:
         if self._optimizer is None:
@@ -375,22 +391,10 @@ class Run:
         return regularization_kind(self._optimizer)
 
     def _warn_of_unknown(self, values: Mapping[str, float]) -> None:
-        strange = {name for name in values if not known(name, self.task)} - self._unknown
-        if strange:
-            self._unknown |= strange
-            warnings.warn(
-                f"boxscore: loss {', '.join(map(repr, sorted(strange)))} is not known and counts "
-                "as the part 'other'; name it after a measure of boxscore.CATALOGUE",
-                stacklevel=4,
-            )
-
-
-def ended(error: BaseException | None) -> Status:
-    """How a run ended that ``error`` ended, or nothing did."""
-    if error is None or (isinstance(error, SystemExit) and not error.code):
-        return "FINISHED"
-    return "KILLED" if isinstance(error, KeyboardInterrupt | Terminated) else "FAILED"
-
-
-def _semantic(task: str) -> bool:
-    return task == "semantic-segmentation"
+        for name in values:
+            if not known(name, self.task):
+                self.guard.remark(
+                    f"loss {name}",
+                    f"loss {name!r} is not known and counts as the part 'other'; name it after a "
+                    "measure of boxscore.CATALOGUE",
+                )

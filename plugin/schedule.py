@@ -42,9 +42,21 @@ class Every:
             return interval
         return cls(steps=interval) if interval else cls()
 
-    def due(self, step: int) -> bool:
-        """Whether it is due after ``step`` optimizer steps; an interval in epochs never is here."""
-        return self.steps is not None and step > 0 and step % self.steps == 0
+    def due(self, step: int, *, since: int | None = None) -> bool:
+        """Whether it is due after ``step`` optimizer steps; an interval in epochs never is here.
+
+        Args:
+            step: steps so far.
+            since: when this was asked before, for trainings whose steps come several at a time (as
+                with two optimizers); by default one step ago.
+
+        >>> Every(steps=5).due(6, since=4)
+        True
+        """
+        if self.steps is None:
+            return False
+        before = step - 1 if since is None else since
+        return max(step, 0) // self.steps > max(before, 0) // self.steps
 
     def due_epoch(self, epoch: int) -> bool:
         """Whether it is due after ``epoch`` whole epochs; an interval in steps never is here."""

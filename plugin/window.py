@@ -3,18 +3,54 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 FULL = 1024
 """Steps after which the window is summed up where it lies, so that it never grows without bound."""
 
 
+@dataclass(slots=True)
+class Sums:
+    """Weighted sums by name: of a window, a process, or an evaluated set.
+
+    Attributes:
+        totals: the sum of value × weight.
+        weights: the sum of the weights.
+        first_nan: the name and step of the first value that was not a number, if any.
+    """
+
+    totals: dict[str, float] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
+    first_nan: tuple[str, int] | None = None
+
+    def add(self, name: str, total: float, weight: float) -> None:
+        """Take in ``total``, which bears ``weight``."""
+        self.totals[name] = self.totals.get(name, 0.0) + total
+        self.weights[name] = self.weights.get(name, 0.0) + weight
+
+    @classmethod
+    def of(cls, shares: Iterable[Self]) -> Self:
+        """All ``shares`` together."""
+        whole = cls()
+        for share in shares:
+            for name, total in share.totals.items():
+                whole.add(name, total, share.weights[name])
+            news = (share.first_nan, whole.first_nan)
+            whole.first_nan = min((n for n in news if n), key=lambda n: n[1], default=None)
+        return whole
+
+    def means(self) -> dict[str, float]:
+        """The mean of every name."""
+        return {name: total / self.weights[name] for name, total in self.totals.items()}
+
+
 class Window:
-    """Values by name over several steps, and their means.
+    """Values by name over several steps, and their sums.
 
     Tensors are detached and left on their device: adding costs no synchronisation, and taking the
-    means costs one, whatever the number of names and steps.
+    sums costs one, whatever the number of names and steps.
     """
 
     def __init__(self) -> None:
@@ -33,30 +69,34 @@ class Window:
         if len(self._rows) >= FULL:
             self._sum_up()
 
-    def means(self) -> tuple[dict[str, float], tuple[str, int] | None]:
-        """The mean of every name over the steps that had it, and the first NaN; then start anew.
-
-        Returns:
-            the means, and the name and step of the first value that was not a number, if any.
-        """
+    def take(self) -> Sums:
+        """The sums of every name over the steps that had it; then start anew."""
         rows = self._rows.copy()
+        sums = self.sums()
+        self._sums = {}
+        if any(map(math.isnan, sums.totals.values())):
+            sums.first_nan = next(
+                (
+                    (name, step)
+                    for step, values in rows
+                    for name, value in values.items()
+                    if math.isnan(value)
+                ),
+                None,
+            )
+        return sums
+
+    def sums(self) -> Sums:
+        """The sums so far."""
         self._sum_up()
-        sums, self._sums = self._sums, {}
-        totals = _floats([total for total, _ in sums.values()])
-        means = {
-            name: total / count
-            for (name, (_, count)), total in zip(sums.items(), totals, strict=True)
-        }
-        news = next(
-            (
-                (name, step)
-                for step, values in (rows if any(map(math.isnan, means.values())) else ())
-                for name, value in values.items()
-                if math.isnan(value)
-            ),
-            None,
-        )
-        return means, news
+        totals = _floats([total for total, _ in self._sums.values()])
+        weights = {name: float(count) for name, (_, count) in self._sums.items()}
+        return Sums(dict(zip(self._sums, totals, strict=True)), weights)
+
+    def restore(self, sums: Sums) -> None:
+        """Go on from ``sums``, which an earlier process had."""
+        self._rows = []
+        self._sums = {n: (total, int(sums.weights[n])) for n, total in sums.totals.items()}
 
     def _sum_up(self) -> None:
         rows, self._rows = self._rows, []  # a value that cannot be summed costs one window at most

@@ -28,3 +28,13 @@ def test_nonsense_is_refused(wrong: dict[str, int]) -> None:
 def test_not_both() -> None:
     with pytest.raises(ValueError, match="not both"):
         Every(steps=1, epochs=1)
+
+
+def test_steps_that_come_several_at_a_time_miss_nothing() -> None:
+    every, seen, before = Every(steps=5), [], 0
+    for step in range(2, 21, 2):
+        if every.due(step, since=before):
+            seen.append(step)
+        before = step
+    assert seen == [6, 10, 16, 20]
+    assert not every.due(10, since=10)

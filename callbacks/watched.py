@@ -1,0 +1,63 @@
+"""What is watched: the model, what it is called, and the data that it is measured on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from boxscore import Identity, ranks
+from boxscore.models import Found, infer, sources
+from boxscore.names import legal
+
+
+def local(model: Any) -> Any:
+    """``model`` as it is evaluated: without DistributedDataParallel around it.
+
+    That exchanges buffers at each forward, for which processes with fewer batches would be missing.
+    """
+    return model.module if type(model).__name__ == "DistributedDataParallel" else model
+
+
+def says_its_size(model: Any) -> bool:
+    """Whether the input size can be known before the first batch."""
+    return "input_size" in infer(model)
+
+
+def inferred(model: Any, image_size: tuple[int, int] | None) -> Identity:
+    """What ``model`` says of itself, told in one line with where it says it.
+
+    Raises:
+        ValueError: for what is unknown or ambiguous, with what to pass.
+    """
+    found = infer(model)
+    if image_size is not None and "input_size" not in found:
+        found["input_size"] = Found("x".join(map(str, image_size)), "the first batch")
+    identity = Identity.of(model, **{field: value for field, (value, _) in found.items()})
+    if ranks.rank() == 0:
+        print(f"boxscore: {identity} ({sources(found)})", file=sys.stderr)
+    return identity
+
+
+def splits(loaders: Any) -> dict[str, Any]:
+    """Loaders by split: one is ``test``; of several, all but ``test`` are ``test-<name>``.
+
+    The first one is the main one.
+
+    >>> splits({"test": [], "night": []})
+    {'test': [], 'test-night': []}
+    """
+    if loaders is None:
+        return {}
+    if not isinstance(loaders, Mapping):
+        return {"test": loaders}
+    return {
+        "test" if name == "test" else f"test-{legal(name)}": loader
+        for name, loader in loaders.items()
+    }
+
+
+def dataset_of(loader: Any) -> str:
+    """The data's name where the user gives none: that of its class."""
+    data = getattr(loader, "dataset", None)
+    return "dataset" if data is None else type(data).__name__
