@@ -67,7 +67,10 @@ class Delivery:
 
 def asked(logger: Logger) -> Mapping[str, int]:
     """How far the open run came, as far as ``logger`` can tell."""
-    return logger.recorded() if isinstance(logger, Resumable) else {}
+    try:
+        return logger.recorded() if isinstance(logger, Resumable) else {}
+    except Refused:  # the run was deleted just now, and will take nothing
+        return {}
 
 
 def hand_over(
@@ -178,7 +181,7 @@ def _synced(spool: Spool, tracking_uri: str | None, tell: Callable[[int], None])
 
 def _not_ours(spool: Spool) -> str:
     """Why nothing may be done with ``spool``, or ``""``."""
-    if spool.folder.stat().st_uid != os.geteuid():
+    if spool.owner != os.geteuid():
         return "it belongs to another user"
     if not spool.lock():
         return "a live training or another sync has it in hand"

@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -405,3 +406,38 @@ def test_the_end_of_a_run_that_was_deleted_holds_nothing_up(
     logger.close()
     assert [*tmp_path.glob("*/calls.jsonl")] == []
     assert "refused for good" in caplog.text
+
+
+def test_spools_that_come_and_go_disturb_nobody_who_looks(tmp_path: Path) -> None:
+    """A training that opens while another ends, or ``boxscore sync`` delivers."""
+    over = threading.Event()
+
+    def come_and_go() -> None:
+        while not over.is_set():
+            spool = Spool.create(tmp_path, RUN, None)
+            spool.remove()
+            spool.release()
+
+    with ThreadPoolExecutor() as pool:
+        busy = [pool.submit(come_and_go) for _ in range(2)]
+        try:
+            for _ in range(500):
+                for spool in Spool.within(tmp_path):
+                    spool.lock()
+                    spool.release()
+        finally:
+            over.set()
+        assert [each.result() for each in busy] == [None, None]
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_spool_without_a_cursor_is_delivered_from_its_start(tmp_path: Path) -> None:
+    """As after a kill while it was being removed; the tracker minds no repetition."""
+    spool = Spool.create(tmp_path, RUN, None)
+    for line in log_lines(points(1, 10)):
+        spool.append(line)
+    spool.release()
+    (spool.folder / "cursor").unlink()
+    tracker = Tracker()
+    resumed(tracker, tmp_path, points(5, 20)).close()
+    assert steps_of(tracker.points) == [*range(1, 21)]
