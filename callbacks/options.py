@@ -28,6 +28,9 @@ TRANSFORMERS: dict[str, Task] = {
 }
 """How the class of a Transformers model ends, and its task; a universal model does not tell."""
 
+EITHER = "MaskFormer"
+"""What its class calls instance segmentation is trained on label maps as well."""
+
 
 class Keywords(TypedDict, total=False):
     """The keywords of every callback, for type checkers; `Options` documents them."""
@@ -133,7 +136,7 @@ def task_of(model: Any, given: Task | None) -> Task:
     for module, name in kinds:
         if module.partition(".")[0] in ("transformers", "transformers_modules"):
             for ending, task in TRANSFORMERS.items():
-                if name.endswith(ending):
+                if name.endswith(ending) and not name.startswith(EITHER):
                     return task
     raise ValueError(
         f"task: {type(model).__name__} does not tell; pass task='detection', "

@@ -9,52 +9,24 @@ from typing import Any
 
 import pytest
 import torch
-import transformers as tf
+from transformers import TrainerCallback
 
 from boxscore.callbacks.loop import LoopCallback
 from boxscore.callbacks.transformers import BoxscoreCallback
 from boxscore.loggers import MemoryLogger
 from boxscore.losses import cross_entropy_loss
+from tests.tiny_batches import built
+from tests.tiny_transformers import tf
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory")
 
 
 def segformer() -> Any:
-    torch.manual_seed(0)
-    config = tf.SegformerConfig(
-        depths=[1] * 4, hidden_sizes=[8] * 4, num_attention_heads=[1] * 4,
-        decoder_hidden_size=8, num_labels=3, drop_path_rate=0.0, classifier_dropout_prob=0.0,
-    )  # fmt: skip
-    return tf.SegformerForSemanticSegmentation(config)
+    return built("segformer", drop_path_rate=0.0, classifier_dropout_prob=0.0)
 
 
 def detr() -> Any:
-    torch.manual_seed(0)
-    backbone = tf.ResNetConfig(
-        embedding_size=8, hidden_sizes=[8] * 4, depths=[1] * 4, layer_type="basic",
-        out_features=["stage4"],
-    )  # fmt: skip
-    config = tf.DetrConfig(
-        use_timm_backbone=False, use_pretrained_backbone=False, backbone=None,
-        backbone_config=backbone, num_queries=5, d_model=16, encoder_layers=1, decoder_layers=2,
-        encoder_ffn_dim=16, decoder_ffn_dim=16, encoder_attention_heads=2,
-        decoder_attention_heads=2, num_labels=3, auxiliary_loss=True, dropout=0.0,
-    )  # fmt: skip
-    return tf.DetrForObjectDetection(config)
-
-
-def mask2former() -> Any:
-    torch.manual_seed(0)
-    backbone = tf.SwinConfig(
-        image_size=64, embed_dim=8, depths=[1] * 4, num_heads=[1] * 4, window_size=2,
-        out_features=["stage1", "stage2", "stage3", "stage4"], drop_path_rate=0.0,
-    )  # fmt: skip
-    config = tf.Mask2FormerConfig(
-        backbone_config=backbone, feature_size=32, mask_feature_size=32, hidden_dim=32,
-        encoder_feedforward_dim=16, dim_feedforward=16, encoder_layers=1, decoder_layers=2,
-        num_attention_heads=2, num_queries=5, num_labels=3, train_num_points=50,
-    )  # fmt: skip
-    return tf.Mask2FormerForUniversalSegmentation(config)
+    return built("detr", auxiliary_loss=True, dropout=0.0)
 
 
 class Pictures(torch.utils.data.Dataset[dict[str, Any]]):
@@ -94,7 +66,7 @@ def together(batch: list[dict[str, Any]]) -> dict[str, Any]:
     return joined
 
 
-class Trainer(tf.Trainer):
+class Trainer(tf.Trainer):  # type: ignore[misc]
     """In the order of the data, so that a loop can do the same."""
 
     def _get_train_sampler(self, *_: Any, **__: Any) -> Any:
@@ -108,7 +80,7 @@ def trainer(folder: Path, model: Any, task: str, score: Any, **options: Any) -> 
     }
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, weight_decay=0.01)
     callbacks = [score, *options.pop("callbacks", [])]
-    defaults = {
+    defaults: dict[str, Any] = {
         "per_device_train_batch_size": 2, "per_device_eval_batch_size": 2, "max_steps": 8,
         "eval_strategy": "steps", "eval_steps": 4, "save_strategy": "no", "max_grad_norm": 0.0,
         "lr_scheduler_type": "constant",
@@ -122,9 +94,8 @@ def trainer(folder: Path, model: Any, task: str, score: Any, **options: Any) -> 
 
 
 def callback(memory: MemoryLogger, **options: Any) -> BoxscoreCallback:
-    return BoxscoreCallback(
-        **{"dataset": "boxes", "loggers": [memory], "log_every": 2, "on_error": "raise"} | options
-    )
+    defaults: dict[str, Any] = {"dataset": "boxes", "loggers": [memory], "log_every": 2}
+    return BoxscoreCallback(**defaults | {"on_error": "raise"} | options)
 
 
 def series(memory: MemoryLogger, name: str, split: str) -> dict[int, float]:
@@ -211,7 +182,7 @@ def test_detr_by_hand(tmp_path: Path) -> None:
 def test_mask2former(tmp_path: Path, task: Any) -> None:
     """Losses of points drawn at random are drawn alike each time in an evaluation."""
     runs = [
-        fit(tmp_path, mask2former(), "masks", max_steps=4, score={"task": task})[0]
+        fit(tmp_path, built("mask2former"), "masks", max_steps=4, score={"task": task})[0]
         for _ in range(2)
     ]
     memory = runs[0]
@@ -279,7 +250,7 @@ def test_several_sets_and_figures_that_choose_the_best_checkpoint(tmp_path: Path
 def test_a_prediction_is_no_evaluation(tmp_path: Path) -> None:
     memory = MemoryLogger()
 
-    class Predicting(tf.TrainerCallback):
+    class Predicting(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if state.global_step == 1:
                 fitted.predict(Pictures("semantic", 3, 300))
@@ -397,7 +368,7 @@ class Witness(MemoryLogger):
     def close(self, status="FINISHED"):
         Path(sys.argv[2], "status").write_text(status)
 
-class Ending(here.tf.TrainerCallback):
+class Ending(here.TrainerCallback):
     def on_step_end(self, args, state, control, **_):
         if state.global_step == 2:
             if sys.argv[3] == "error":
