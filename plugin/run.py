@@ -144,7 +144,7 @@ class Run:
         self._trained = max(self._trained, step)
         self._window.add(values, step)
         if due:
-            sums = Sums.of(ranks.meet(f"train {step}", self._taken()))
+            sums = Sums.of(ranks.meet("train", self._taken(), step))
             self._log_losses(sums.means(), split, step, sums.first_nan)
 
     def _taken(self) -> Sums:
@@ -338,7 +338,7 @@ class Run:
         from .evaluation import Results
 
         split, step = evaluation.split, evaluation.step
-        ends = ranks.meet(f"{split} {step}", evaluation.failed)
+        ends = ranks.meet(split, evaluation.failed, step)
         if evaluation.failed:
             return
         if any(ends) or len(ends) < ranks.size():
