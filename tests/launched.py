@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -43,13 +44,31 @@ def launched(
 
 
 def tell(folder: Path, cases: dict[str, Callable[[Path], Any]]) -> None:
-    """Go through ``cases``, each with a folder that all processes share, and write what they give."""
+    """Go through ``cases``, each with a folder that all processes share; write what they give."""
     told = {}
     for name, case in cases.items():
         shared = folder / name
         shared.mkdir(parents=True, exist_ok=True)
         told[name] = case(shared)
     (folder / f"rank{ranks.rank()}.json").write_text(json.dumps(told))
+
+
+def differing(one: dict[str, Any], several: dict[str, Any], rel: float = 1e-6) -> list[str]:
+    """What several processes logged otherwise than one: figures by a bit, losses by ``rel``.
+
+    Focal, cross-entropy and Dice loss of the train split are of the due batch, which is another.
+    """
+    points = several["points"]
+    wrong = sorted(one["points"].keys() ^ points.keys())
+    for key, value in one["points"].items():
+        kind, _, name = key.partition("/")
+        if key not in points or name.split(".train")[0] in ("focal", "cross_entropy", "dice"):
+            continue
+        close = math.isclose(points[key], value, rel_tol=rel if kind.startswith("loss") else 0.0)
+        if not close:
+            wrong.append(f"{key}: {value!r}, of several {points[key]!r}")
+    tags = one["tags"].keys() | several["tags"].keys()
+    return wrong + [t for t in sorted(tags) if one["tags"].get(t) != several["tags"].get(t)]
 
 
 def heard(memory: MemoryLogger, score: Any) -> dict[str, Any]:

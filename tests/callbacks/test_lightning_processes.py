@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import functools
 import math
+import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.distributed.fsdp import fully_shard
+from torch.utils.data import DataLoader, DistributedSampler
 from torchvision.models.detection import MaskRCNN
 
-from boxscore import ranks
 from boxscore.loggers import MemoryLogger
 from tests.callbacks.test_lightning import OWN, SEMANTIC, Detector, Own, Segmenter, callback, pixels
 from tests.callbacks.test_lightning import trainer as one_trainer
-from tests.launched import Witness, heard, launched, tell
+from tests.launched import Witness, differing, heard, launched, tell
 from tests.tiny import Pictures, collate, fcos, two_stage
 
 pytestmark = [
@@ -35,27 +37,45 @@ SIZES = pytest.mark.parametrize("size", [2, 3])
 MODULE = "tests.callbacks.test_lightning_processes"
 
 
-def share_of(count: int, size: int, rank: int) -> list[int]:
-    """The indices that Lightning's sampler gives one process, less what it repeats."""
-    return list(range(rank, count, size))
+class Turns(torch.utils.data.Sampler[list[int]]):
+    """All processes' batches for one: in turn, as they go through them, and nothing twice."""
+
+    def __init__(self, count: int, size: int, few: int, *, train: bool) -> None:
+        self.batch_size, self.train, self.epoch = few, train, 0
+        self.samplers: list[Any] = [
+            DistributedSampler(range(count), size, rank, shuffle=train) for rank in range(size)
+        ]
+
+    def __iter__(self) -> Iterator[list[int]]:
+        shares = [self.share(sampler) for sampler in self.samplers]
+        self.epoch += 1
+        for start in range(0, max(map(len, shares)), self.batch_size):
+            for share in shares:
+                if part := share[start : start + self.batch_size]:
+                    yield part
+
+    def share(self, sampler: Any) -> list[int]:
+        """One process's: what is trained on twice is trained on twice."""
+        sampler.set_epoch(self.epoch)
+        count, whole = len(sampler.dataset), list(sampler)
+        own = count // sampler.num_replicas + (sampler.rank < count % sampler.num_replicas)
+        return whole if self.train else whole[:own]
+
+    def __len__(self) -> int:
+        long = max(map(len, self.samplers)) if self.train else 0
+        return len(self.samplers) * math.ceil(long / self.batch_size) or len(list(iter(self)))
 
 
-def partition(count: int, size: int, few: int, *, repeats: bool = False) -> list[list[int]]:
-    """All processes' batches, for one process: in turn, as they go through them."""
-    shares = [share_of(count, size, rank) for rank in range(size)]
-    if repeats:  # from the beginning
-        long = math.ceil(count / size)
-        shares = [s if len(s) == long else [*s, (count + n) % count] for n, s in enumerate(shares)]
-        shares = [[i % count for i in range(rank, long * size, size)] for rank in range(size)]
-    long = max(map(len, shares))
-    parts = [share[start : start + few] for start in range(0, long, few) for share in shares]
-    return [part for part in parts if part]
-
-
-def loader(data: Any, few: int, parts: Sequence[Sequence[int]] | None, put: Any) -> Any:
-    if parts is None:
+def loader(data: Any, few: int, size: int, put: Any, *, train: bool) -> Any:
+    """Lightning's own where there are several processes; else what these go through."""
+    if is_launched():
         return DataLoader(data, batch_size=few, collate_fn=put)
-    return DataLoader(data, batch_sampler=parts, collate_fn=put)
+    turns = Turns(len(data), size, few, train=train)
+    return DataLoader(data, batch_sampler=turns, collate_fn=put)
+
+
+def is_launched() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def trained(
@@ -65,8 +85,7 @@ def trained(
     *,
     test: int = 7,
     few: int = 2,
-    train: int = 4,
-    repeats: bool = False,
+    train: int = 12,
     score: dict[str, Any] | None = None,
     steps: int = 4,
     **options: Any,
@@ -79,38 +98,38 @@ def trained(
         module: makes what is trained.
         test: how many images are measured.
         few: images in a batch.
-        train: how many images each process trains on in an epoch.
-        repeats: whether one process goes through what the sampler repeats, too.
+        train: how many images an epoch has.
         score: options of the callback.
         steps: of the optimizer.
         **options: of the trainer.
     """
-    alone = ranks.size() == 1 and not torch.distributed.is_torchelastic_launched()
     semantic = score is not None and score.get("task", "").startswith("semantic")
     put = None if semantic else collate
-    of_train: Any = pixels(train * size).dataset if semantic else Pictures(train * size)
+    of_train: Any = pixels(train).dataset if semantic else Pictures(train)
     of_test: Any = pixels(test).dataset if semantic else Pictures(test, 100)
-    parts = partition(train * size, size, 2) if alone else None
     loaders = (
-        loader(of_train, 2, parts, put),
-        loader(
-            of_test, few, partition(test, size, few, repeats=repeats) if alone else None, put
-        ),
-    )
-    if alone:
-        options |= {"accumulate_grad_batches": size}
-    else:
+        loader(of_train, 2, size, put, train=True), loader(of_test, few, size, put, train=False),
+    )  # fmt: skip
+    if is_launched():
         options = {"strategy": "ddp", "devices": size} | options
-    memory, watched = MemoryLogger(), callback(MemoryLogger(), **(score or {}))
+    else:
+        options |= {"accumulate_grad_batches": size}
+    memory = MemoryLogger()
     watched = callback(memory, **(score or {}))
     fitted = one_trainer(
         [watched, *options.pop("callbacks", [])], max_steps=steps,
         default_root_dir=folder, **options,
     )  # fmt: skip
-    made = module()
-    fitted.fit(made, *loaders)
+    fitted.fit(module(), *loaders)
     offered = {k: float(v) for k, v in fitted.callback_metrics.items() if k != "seen"}
     return heard(memory, watched) | {"offered": offered, "step": fitted.global_step}
+
+
+def mask_rcnn() -> Any:
+    """Its proposals are sampled: alike in each forward of a training."""
+    made = two_stage(MaskRCNN)
+    made.register_forward_pre_hook(lambda *_: torch.manual_seed(7) and None)
+    return made
 
 
 def still(net: Any) -> Any:
@@ -142,7 +161,7 @@ EVALUATED: dict[str, dict[str, Any]] = {
         "module": lambda: Steady(still(fcos())),
         "score": {"evaluate_every": 2, "evaluate_images": 3},
     },
-    "masks": {"module": lambda: Steady(still(two_stage(MaskRCNN))), "steps": 2},
+    "masks": {"module": lambda: Steady(still(mask_rcnn())), "steps": 2},
     "maps": {"module": Seeded, "score": SEMANTIC},
     "maps on their own": {"module": Seeded, "score": {**SEMANTIC, "evaluate_every": 3}},
     "maps returned": {"module": lambda: Seeded("all"), "score": SEMANTIC, "few": 1},
@@ -156,9 +175,24 @@ EVALUATED: dict[str, dict[str, Any]] = {
 
 TRAINED: dict[str, dict[str, Any]] = {
     "boxes trained": {"module": lambda: Detector(still(fcos())), "steps": 6},
-    "uneven boxes trained": {"module": lambda: Detector(still(fcos())), "steps": 6, "train": 3},
+    "uneven boxes trained": {"module": lambda: Detector(still(fcos())), "steps": 6, "train": 7},
     "maps trained": {"module": Segmenter, "steps": 6, "score": SEMANTIC},
 }
+
+
+SHARDED: dict[str, dict[str, Any]] = {
+    "maps sharded": {"module": lambda: Sharded("all"), "score": SEMANTIC, "few": 1},
+    "maps sharded on their own": {
+        "module": Sharded, "score": {**SEMANTIC, "evaluate_every": 2}, "steps": 6,
+    },
+}  # fmt: skip
+
+GATHERED: dict[str, dict[str, Any]] = {
+    "maps gathered": {"module": Seeded, "score": SEMANTIC},
+    "maps gathered on their own": {
+        "module": lambda: Seeded("all"), "score": {**SEMANTIC, "evaluate_every": 3},
+    },
+}  # fmt: skip
 
 
 def monitored(folder: Path, size: int) -> dict[str, Any]:
@@ -197,6 +231,84 @@ def resumed(folder: Path, size: int) -> dict[str, Any]:
     return told
 
 
+class Sharded(Segmenter):
+    """Its weights are spread over the processes."""
+
+    def configure_model(self) -> None:
+        if self.trainer.world_size > 1:
+            fully_shard(self.model, mesh=self.device_mesh["data_parallel"])
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        weights = self.trainer.optimizers[0].param_groups[0]["params"]
+        assert all(hasattr(weight, "to_local") for weight in weights) == is_launched()
+
+
+def sharded(folder: Path, size: int, **options: Any) -> dict[str, Any]:
+    """FSDP2; that of old wants an accelerator."""
+    if is_launched():
+        strategy = ModelParallelStrategy(data_parallel_size=size, tensor_parallel_size=1)
+        options["strategy"] = strategy
+    return trained(folder, size, **options)
+
+
+class Gathering(nn.Module):
+    """As FSDP's wrapper: only in its forward are the weights of what is inside there."""
+
+    def __init__(self, module: Any) -> None:
+        super().__init__()
+        self.module, self.inside = module, False
+        module.model.register_forward_pre_hook(self.check)
+
+    def check(self, *_: Any) -> None:
+        assert self.inside, "the weights are not here"
+
+    def forward(self, *given: Any, **named: Any) -> Any:
+        self.inside = True
+        try:
+            return self.module(*given, **named)
+        finally:
+            self.inside = False
+
+
+class GatheringStrategy(DDPStrategy):
+    """Instead of Lightning's FSDPStrategy, which refuses to run on a CPU."""
+
+    def _setup_model(self, model: Any) -> Any:
+        return Gathering(model)
+
+
+def gathered(folder: Path, size: int, **options: Any) -> dict[str, Any]:
+    if is_launched():
+        options["strategy"] = GatheringStrategy()
+    return trained(folder, size, **options)
+
+
+def saved(folder: Path, size: int) -> dict[str, Any]:
+    """Batch norm's averages differ between the processes; a checkpoint holds the first one's."""
+    save = ModelCheckpoint(folder, every_n_train_steps=3, save_top_k=-1, filename="{step}")
+    return trained(
+        folder, size, lambda: Detector(fcos()), train=8 * size, steps=3, score={"evaluate_every": 3},
+        callbacks=[save], enable_checkpointing=True,
+    ) | {"file": str(folder / "step=3.ckpt")}  # fmt: skip
+
+
+def failing(folder: Path, how: str) -> None:
+    """The second process raises, or is killed, in its fourth step."""
+
+    class Ending(Detector):
+        def training_step(self, batch: Any, index: int) -> Any:
+            if self.global_step == 3 and self.global_rank == 1:
+                if how == "raise":
+                    raise ZeroDivisionError
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().training_step(batch, index)
+
+    rank = os.environ["RANK"]
+    fitted = one_trainer([callback(Witness(folder / rank))], strategy="ddp", devices=2)
+    data = DataLoader(Pictures(16), 2, collate_fn=collate)
+    fitted.fit(Ending(fcos()), data, DataLoader(Pictures(2, 100), 2, collate_fn=collate))
+
+
 def cases(size: int) -> dict[str, Callable[[Path], Any]]:
     plain: dict[str, Callable[[Path], Any]] = {
         name: functools.partial(trained, size=size, **case)
@@ -204,6 +316,9 @@ def cases(size: int) -> dict[str, Callable[[Path], Any]]:
     }
     return plain | {
         "monitored": functools.partial(monitored, size=size),
+        "saved": functools.partial(saved, size=size),
+        **{n: functools.partial(sharded, size=size, **case) for n, case in SHARDED.items()},
+        **{n: functools.partial(gathered, size=size, **case) for n, case in GATHERED.items()},
         "resumed": functools.partial(resumed, size=size),
     }
 
@@ -219,5 +334,108 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], list[dict[
     return of
 
 
+@functools.cache
+def alone(name: str, size: int, folder: Path) -> dict[str, Any]:
+    return trained(folder, size, **(EVALUATED | TRAINED | SHARDED | GATHERED)[name])
+
+
+Told = Callable[[int], list[dict[str, Any]]]
+
+
+def agreed(ranks: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    """What the first process told, and that the others know as much but log nothing."""
+    first, *others = [rank[name] for rank in ranks]
+    assert (first["opened"], first["status"]) == (True, "FINISHED")
+    assert first["count"] == len(first["points"])  # none twice
+    for other in others:
+        assert not other["opened"]
+        assert not other["points"]
+        for same in ("latest", "best", "offered", "step"):
+            assert other[same] == first[same], same
+    return first
+
+
+@SIZES
+@pytest.mark.parametrize("name", EVALUATED | GATHERED)
+def test_the_same_weights_have_the_same_figures(
+    told: Told, tmp_path: Path, name: str, size: int
+) -> None:
+    """To the bit, under the same fingerprint; and the losses of the same batches."""
+    one, several = alone(name, size, tmp_path), agreed(told(size), name)
+    assert len(one["points"]) > 80
+    # of what the module returns for a batch with repeats, the losses are of these too
+    assert differing(one, several, 2e-3 if "repeats" in name else 1e-6) == []
+
+
+@SIZES
+@pytest.mark.parametrize("name", TRAINED | SHARDED)
+def test_a_training_has_the_losses_of_one_process_that_accumulates(
+    told: Told, tmp_path: Path, name: str, size: int
+) -> None:
+    """With the weights spread over the processes too; images are counted that are repeated."""
+    one, several = alone(name, size, tmp_path), agreed(told(size), name)
+    losses = {k: v for k, v in several["points"].items() if not k.startswith(("metric", "class"))}
+    wanted = {k: v for k, v in one["points"].items() if not k.startswith(("metric", "class"))}
+    losses, wanted = (
+        {k: v for k, v in d.items() if not k.startswith("summary")} for d in (losses, wanted)
+    )
+    assert differing({**one, "points": wanted}, {**several, "points": losses}, 1e-4) == []
+    seen = {k.split("@")[1]: v for k, v in several["points"].items() if "images_seen" in k}
+    of_rank = 4 if name != "uneven boxes trained" else None
+    if of_rank:
+        assert seen["2"] == 4 * size
+    else:  # seven images: the last batch of an epoch has what is left, and repeats
+        long = math.ceil(7 / size)
+        assert seen["2"] == size * min(4, long)
+
+
+@SIZES
+def test_callbacks_that_watch_a_figure_agree_on_all_ranks(told: Told, size: int) -> None:
+    first = agreed(told(size), "monitored")
+    epoch = 6 // size
+    assert first["step"] == 2 * epoch  # it could not become better than 1
+    assert first["offered"]["box_AP"] == pytest.approx(1.0)
+    assert {r["monitored"]["best_path"] for r in told(size)} == {f"step={epoch}-box_AP=1.00.ckpt"}
+
+
+@SIZES
+def test_a_checkpoint_continues_the_run_without_a_point_twice(told: Told, size: int) -> None:
+    whole, parts = (told(size)[0]["resumed"][name] for name in ("whole", "parts"))
+    assert len(set(parts["ids"])) == 1
+    assert parts["count"] == len(parts["points"])
+    assert differing(whole, parts) == []
+    assert parts["status"] == "FINISHED"
+
+
+@SIZES
+def test_the_figures_are_those_of_the_weights_that_are_saved(
+    told: Told, tmp_path: Path, size: int
+) -> None:
+    several = agreed(told(size), "saved")
+    state = torch.load(several["file"], weights_only=True)["state_dict"]
+
+    class Loaded(Steady):
+        def on_train_batch_end(self, *_: Any) -> None:
+            self.load_state_dict(state)
+
+    one = trained(
+        tmp_path, size, lambda: Loaded(fcos()), train=8 * size, steps=3, score={"evaluate_every": 3}
+    )
+    figures = {k: v for k, v in one["points"].items() if k.startswith(("metric", "class"))}
+    assert len(figures) > 30
+    assert {k: several["points"].get(k) for k in figures} == figures
+
+
+@pytest.mark.parametrize("how", ["raise", "kill"])
+def test_a_rank_that_ends_fails_the_run(tmp_path: Path, how: str) -> None:
+    """And nothing hangs: torchrun ends what is left."""
+    launched(MODULE, 2, tmp_path, how, seconds=100, fails=True)
+    assert (tmp_path / "0").read_text() == "FAILED"
+    assert not (tmp_path / "1").exists()  # it has no loggers
+
+
 if __name__ == "__main__":
-    tell(Path(sys.argv[1]), cases(int(__import__("os").environ["WORLD_SIZE"])))
+    if sys.argv[2] == "cases":
+        tell(Path(sys.argv[1]), cases(int(os.environ["WORLD_SIZE"])))
+    else:
+        failing(Path(sys.argv[1]), sys.argv[2])
