@@ -180,21 +180,6 @@ TRAINED: dict[str, dict[str, Any]] = {
 }
 
 
-SHARDED: dict[str, dict[str, Any]] = {
-    "maps sharded": {"module": lambda: Sharded("all"), "score": SEMANTIC, "few": 1},
-    "maps sharded on their own": {
-        "module": Sharded, "score": {**SEMANTIC, "evaluate_every": 2}, "steps": 6,
-    },
-}  # fmt: skip
-
-GATHERED: dict[str, dict[str, Any]] = {
-    "maps gathered": {"module": Seeded, "score": SEMANTIC},
-    "maps gathered on their own": {
-        "module": lambda: Seeded("all"), "score": {**SEMANTIC, "evaluate_every": 3},
-    },
-}  # fmt: skip
-
-
 def monitored(folder: Path, size: int) -> dict[str, Any]:
     """Callbacks that watch a figure: it cannot become better than 1."""
     best = ModelCheckpoint(folder, monitor="box_AP", mode="max", filename="{step}-{box_AP:.2f}")
@@ -286,10 +271,11 @@ def gathered(folder: Path, size: int, **options: Any) -> dict[str, Any]:
 def saved(folder: Path, size: int) -> dict[str, Any]:
     """Batch norm's averages differ between the processes; a checkpoint holds the first one's."""
     save = ModelCheckpoint(folder, every_n_train_steps=3, save_top_k=-1, filename="{step}")
-    return trained(
-        folder, size, lambda: Detector(fcos()), train=8 * size, steps=3, score={"evaluate_every": 3},
-        callbacks=[save], enable_checkpointing=True,
-    ) | {"file": str(folder / "step=3.ckpt")}  # fmt: skip
+    told = trained(
+        folder, size, lambda: Detector(fcos()), train=8 * size, steps=3,
+        score={"evaluate_every": 3}, callbacks=[save], enable_checkpointing=True,
+    )  # fmt: skip
+    return told | {"file": str(folder / "step=3.ckpt")}
 
 
 def failing(folder: Path, how: str) -> None:
@@ -307,6 +293,21 @@ def failing(folder: Path, how: str) -> None:
     fitted = one_trainer([callback(Witness(folder / rank))], strategy="ddp", devices=2)
     data = DataLoader(Pictures(16), 2, collate_fn=collate)
     fitted.fit(Ending(fcos()), data, DataLoader(Pictures(2, 100), 2, collate_fn=collate))
+
+
+SHARDED: dict[str, dict[str, Any]] = {
+    "maps sharded": {"module": lambda: Sharded("all"), "score": SEMANTIC, "few": 1},
+    "maps sharded on their own": {
+        "module": Sharded, "score": {**SEMANTIC, "evaluate_every": 2}, "steps": 6,
+    },
+}  # fmt: skip
+
+GATHERED: dict[str, dict[str, Any]] = {
+    "maps gathered": {"module": Seeded, "score": SEMANTIC},
+    "maps gathered on their own": {
+        "module": lambda: Seeded("all"), "score": {**SEMANTIC, "evaluate_every": 3},
+    },
+}  # fmt: skip
 
 
 def cases(size: int) -> dict[str, Callable[[Path], Any]]:
