@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 import warnings
 from pathlib import Path
@@ -22,9 +20,7 @@ from boxscore.callbacks.loop import LoopCallback
 from boxscore.callbacks.predict import predictor
 from boxscore.loggers import MemoryLogger
 from tests.tiny import CLASSES, fcos, loader, train_step
-from tests.together import together
-
-ROOT = Path(__file__).parents[2]
+from tests.together import together, torchrun
 
 
 def scored(model: Any, memory: MemoryLogger, **options: Any) -> LoopCallback:
@@ -152,16 +148,6 @@ with LoopCallback(model, optimizer, loader(4, 100, batch_size=2), dataset="boxes
         if step == 5 and os.environ["RANK"] == "1":
             os.kill(os.getpid(), signal.SIGKILL)
 """
-
-
-def torchrun(size: int, *arguments: object, seconds: float = 120) -> Any:
-    """What torchrun printed, and how it ended."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(size)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [*command, "--standalone", *map(str, arguments)],
-        cwd=ROOT, capture_output=True, text=True, timeout=seconds, env=environment, check=False,
-    )  # fmt: skip
 
 
 @pytest.mark.slow
