@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from typing import Any, Unpack
 
 from boxscore import Every, Run, ranks
 from boxscore.evaluation import Evaluation, semantic_losses, valid_pixels
 from boxscore.guard import Guard
 from boxscore.logger import Status
-from boxscore.losses import modes_kept
+from boxscore.losses import is_torchvision_detector, modes_kept, unwrapped
+from boxscore.models import Found, network
 from boxscore.names import originals
 from boxscore.signals import ended
 
@@ -46,10 +47,13 @@ class Scorekeeper:
         self._guard = Guard(self.options.on_error)
         self._criterion: Callable[[Any, Any], Any] | None = None
         self._earlier: Mapping[str, Any] = {}
-        self._reset()
+        self.restart()
 
-    def _reset(self) -> None:
-        """Know nothing of any training."""
+    def restart(self) -> None:
+        """Know nothing of any training but what a checkpoint told."""
+        self.run = None
+        self.latest.clear()
+        self.best.clear()
         self._loaders: dict[str, Any] = {}
         self._train_loader: Any = None
         self._model: Any = None
@@ -58,6 +62,8 @@ class Scorekeeper:
         self._test_ids: frozenset[str] = frozenset()
         self._steps = 0
         self._evaluated_at = -1
+        self._evaluates_at_end = True
+        self._is_ending = False
         self._evaluating = False
         self._evaluation_seconds = 0.0
         self._began = time.perf_counter()
@@ -69,7 +75,7 @@ class Scorekeeper:
         loaders: Any,
         train_loader: Any = None,
         *,
-        image_size: tuple[int, int] | None = None,
+        size: Found | None = None,
     ) -> Run:
         """Learn what is trained on what, and open the run, or go on with that of a checkpoint.
 
@@ -78,7 +84,7 @@ class Scorekeeper:
             optimizer: gives regularization and learning rate.
             loaders: of the test set, or several by name.
             train_loader: of the train set, for metrics on it.
-            image_size: (height, width) of the first batch, for models that do not say theirs.
+            size: the input size and where it was read, for models that do not say theirs.
 
         Raises:
             ValueError: for what cannot be inferred, with what to pass; or for a checkpoint of
@@ -88,14 +94,17 @@ class Scorekeeper:
         self._loaders = splits(loaders)
         first = next(iter(self._loaders.values()), None)
         task = task_of(model, options.task)
-        detector = task != "semantic-segmentation"
+        inner = unwrapped(network(unwrapped(model)))
         self._model, self._train_loader = model, train_loader
         run = Run(
-            options.identity or inferred(model, image_size),
+            options.identity or inferred(model, size),
             task=task,
-            dataset=options.dataset or dataset_of(first),
+            dataset=options.dataset or dataset_of(train_loader if first is None else first),
             classes=classes_of(
-                first, options.classes, background=detector and options.predict is None
+                first,
+                options.classes,
+                model=inner,
+                background=options.predict is None and is_torchvision_detector(inner),
             ),
             loggers=options.destinations(),
             log_every=options.log_every,
@@ -151,7 +160,7 @@ class Scorekeeper:
             RuntimeError: if this training has begun. (That the checkpoint is of something else is
                 told when it begins, as only then it is known what is trained.)
         """
-        if self.run is not None:
+        if self.run is not None and self.run.is_open:
             raise RuntimeError("load_state_dict comes before the training begins; its run is open")
         self._earlier = dict(state)
 
@@ -162,7 +171,7 @@ class Scorekeeper:
         self._steps, self._evaluated_at = earlier["steps"], earlier["evaluated_at"]
         self._progress.restore(earlier["progress"])
         if self.options.run == NEW:
-            run.step = self._steps
+            run.start_at(self._steps)
         else:
             run.load_state_dict(earlier["run"])
 
@@ -197,9 +206,19 @@ class Scorekeeper:
         return self._progress.batches / batches if batches else None
 
     def _named(self, losses: Any) -> dict[str, Any]:
+        """``losses`` by name, less what is no number."""
         if self._known_run.task == "semantic-segmentation":
-            return of_criterion(losses)
-        return dict(losses) if isinstance(losses, Mapping) else {"loss": losses}
+            losses = of_criterion(losses)
+        elif not isinstance(losses, Mapping):
+            losses = {"loss": losses}
+        named = {n: v for n, v in losses.items() if hasattr(v, "detach") or isinstance(v, Real)}
+        if len(named) < len(losses):
+            strange = {n: type(v).__name__ for n, v in losses.items() if n not in named}
+            self._guard.remark(
+                "strange losses",
+                f"the losses hold what is no number ({strange}); give them as a dict of scalars",
+            )
+        return named
 
     def _measured(self, outputs: Any, targets: Any) -> dict[str, Any]:
         """Focal, cross-entropy and Dice loss of the batch for which a point is due."""
@@ -270,7 +289,8 @@ class Scorekeeper:
         except RuntimeError as error:  # torch's, where another process is gone
             self._guard.tell("another process has not come to the end", error)
             return "FAILED"
-        if self._evaluated_at < run.step:
+        self._is_ending = True
+        if self._evaluates_at_end and self._evaluated_at < run.step:
             self.evaluate()
         self._progress.epoch_ended()
         self._know_train_ids()
@@ -279,32 +299,23 @@ class Scorekeeper:
     def _evaluate(self, split: str, loader: Any, count: int | None) -> None:
         if self._predict is None:
             return
-        with (
-            self._guard(f"evaluation of the {split} split"),
-            random_numbers_kept(loader),
-            modes_kept(self._model),
-            self.evaluating(split) as evaluation,
-        ):
-            self._model.eval()
-            for batch, ids, keep in share(loader, count):
-                found = self._predict(local(self._model), batch)
-                self.measure(evaluation, *found, ids=ids, keep=keep)
-
-    @contextmanager
-    def evaluating(self, split: str) -> Iterator[Evaluation]:
-        """One evaluation of ``split``, at the step of the last record; then remark on it."""
         start = time.perf_counter()
+        evaluation = self._known_run.evaluation(split)
         self._evaluating = True
         try:
-            with self._known_run.evaluation(split) as evaluation:
-                yield evaluation
+            with (
+                self._guard(f"evaluation of the {split} split"),
+                random_numbers_kept(loader),
+                modes_kept(self._model),
+                evaluation,
+            ):
+                self._model.eval()
+                for batch, ids, keep in share(loader, count):
+                    found = self._predict(local(self._model), batch)
+                    self.measure(evaluation, *found, ids=ids, keep=keep)
         finally:
             self._evaluating = False
-            self._evaluation_seconds += time.perf_counter() - start
-        if evaluation.results and split == self._known_run.main:
-            self._test_ids = evaluation.results.ids
-            self._remark_on_leak()
-        self._remark_on_cost()
+        self.remark_on(evaluation, time.perf_counter() - start)
 
     def measure(
         self,
@@ -340,7 +351,12 @@ class Scorekeeper:
             self._guard.tell(f"a batch of the {evaluation.split} split has no figures", error)
             evaluation.skip(predictions, targets, losses)
 
-    def _remark_on_cost(self) -> None:
+    def remark_on(self, evaluation: Evaluation, seconds: float) -> None:
+        """Say what stands out: images that were trained on, or how long it took."""
+        self._evaluation_seconds += seconds
+        if evaluation.results and evaluation.split == self._known_run.main:
+            self._test_ids = evaluation.results.ids
+            self._remark_on_leak()
         total = time.perf_counter() - self._began
         share_of_time = self._evaluation_seconds / total
         if share_of_time > COSTLY and total > LONG_ENOUGH:

@@ -19,12 +19,13 @@ from typing import Any, Self, Unpack
 
 from boxscore import Run
 from boxscore.logger import Status
+from boxscore.models import Found
 from boxscore.signals import ended, sigterm_raises
 
 from .base import Scorekeeper
 from .loaders import ids_of
 from .options import Keywords
-from .watched import says_its_size
+from .watched import says_its_size, size_of
 
 
 class LoopCallback(Scorekeeper):
@@ -61,7 +62,7 @@ class LoopCallback(Scorekeeper):
         self._forwarded = 0
         self._epochs = 0
         self._hook: Any = None
-        self._image_size: tuple[int, int] | None = None
+        self._size: Found | None = None
         self._stack = ExitStack()
 
     def step(
@@ -123,7 +124,7 @@ class LoopCallback(Scorekeeper):
 
     def _open(self) -> Run:
         model, optimizer, test_loader, train_loader = self._watched
-        run = self.begin(model, optimizer, test_loader, train_loader, image_size=self._image_size)
+        run = self.begin(model, optimizer, test_loader, train_loader, size=self._size)
         self._epochs = int(self._epoch() or 0)
         return run
 
@@ -133,8 +134,8 @@ class LoopCallback(Scorekeeper):
             return
         batch = args[0] if args else next(iter(kwargs.values()))
         self._forwarded += _count(batch)
-        if self._image_size is None and getattr(batch, "ndim", 0) == 4:
-            self._image_size = tuple(batch.shape[-2:])
+        if self.run is None and self._size is None:
+            self._size = size_of(batch)
         targets = args[1] if len(args) > 1 else kwargs.get("targets")
         self._progress.saw(_count(batch), ids_of(targets) if isinstance(targets, list) else ())
 

@@ -12,6 +12,7 @@ from boxscore.logger import Logger
 from boxscore.loggers import standard
 from boxscore.losses import unwrapped
 from boxscore.metric import Classes
+from boxscore.models import network
 
 from .predict import Predict
 
@@ -19,6 +20,16 @@ EACH_EPOCH = Every(epochs=1)
 
 NEW = "new"
 """As ``run=``: begin a new run, also where a checkpoint would continue one."""
+
+TRANSFORMERS: dict[str, Task] = {
+    "ForObjectDetection": "detection",
+    "ForInstanceSegmentation": "instance-segmentation",
+    "ForSemanticSegmentation": "semantic-segmentation",
+}
+"""How the class of a Transformers model ends, and its task; a universal model does not tell."""
+
+EITHER = "MaskFormer"
+"""What its class calls instance segmentation is trained on label maps as well."""
 
 
 class Keywords(TypedDict, total=False):
@@ -113,7 +124,7 @@ def task_of(model: Any, given: Task | None) -> Task:
     """
     if given is not None:
         return given
-    model = unwrapped(model)
+    model = unwrapped(network(unwrapped(model)))
     kinds = {(kind.__module__, kind.__name__) for kind in type(model).__mro__}
     modules = " ".join(module for module, _ in kinds)
     if any(name == "MaskRCNN" for _, name in kinds):
@@ -122,18 +133,24 @@ def task_of(model: Any, given: Task | None) -> Task:
         return "detection"
     if "torchvision.models.segmentation" in modules or "segmentation_models_pytorch" in modules:
         return "semantic-segmentation"
+    for module, name in kinds:
+        if module.partition(".")[0] in ("transformers", "transformers_modules"):
+            for ending, task in TRANSFORMERS.items():
+                if name.endswith(ending) and not name.startswith(EITHER):
+                    return task
     raise ValueError(
         f"task: {type(model).__name__} does not tell; pass task='detection', "
         "'instance-segmentation' or 'semantic-segmentation'"
     )
 
 
-def classes_of(loader: Any, given: Classes | None, *, background: bool) -> Classes:
-    """The classes that the data set of ``loader`` names, if nobody else does.
+def classes_of(loader: Any, given: Classes | None, *, model: Any, background: bool) -> Classes:
+    """The classes that the data set of ``loader`` or the model's config names, if nobody else does.
 
     Args:
         loader: of the test set.
         given: what the user said.
+        model: whose ``config.id2label`` may name them, as Transformers' do.
         background: whether the model keeps label 0 for it, so that a list must say so too.
 
     Raises:
@@ -143,6 +160,8 @@ def classes_of(loader: Any, given: Classes | None, *, background: bool) -> Class
     classes = given if given is not None else getattr(data, "classes", None)
     if classes is None and (coco := getattr(data, "coco", None)) is not None:
         classes = {label: entry["name"] for label, entry in coco.cats.items()}
+    if classes is None:
+        classes = getattr(getattr(model, "config", None), "id2label", None)
     if classes is None:
         raise ValueError("classes: nothing names them; pass classes={1: 'cat', 2: 'dog'}")
     listed = isinstance(classes, Sequence)

@@ -11,16 +11,17 @@ from torch import Tensor, nn
 from boxscore.losses import is_torchvision_detector, test_losses, unwrapped
 from boxscore.parts import MEASURED
 
-Predict = Callable[[Any, Any], tuple[Mapping[str, Any], Any, Any]]
+Found = tuple[Mapping[str, Any], Any, Any]
+"""Losses by native name, predictions, targets: of one batch."""
+
+Predict = Callable[[Any, Any], Found]
 """``predict(model, batch) -> (losses, predictions, targets)``."""
 
 AUXILIARY_WEIGHT = 0.5
 """Of torchvision's auxiliary segmentation head in the objective of its reference training."""
 
 
-def detect(
-    model: nn.Module, batch: Any, labels: Sequence[int]
-) -> tuple[Mapping[str, Any], Any, Any]:
+def detect(model: nn.Module, batch: Any, labels: Sequence[int]) -> Found:
     """Losses, detections and targets of a torchvision detector, in the original image's frame.
 
     Args:
@@ -71,9 +72,7 @@ def original_frame(
     return scaled[0], scaled[1]
 
 
-def segment(
-    model: nn.Module, batch: Any, criterion: Callable[[Any, Any], Any] | None
-) -> tuple[Mapping[str, Any], Any, Any]:
+def segment(model: nn.Module, batch: Any, criterion: Callable[[Any, Any], Any] | None) -> Found:
     """Losses, logits and targets of a semantic model in eval mode.
 
     Args:

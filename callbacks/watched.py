@@ -24,19 +24,31 @@ def says_its_size(model: Any) -> bool:
     return "input_size" in infer(model)
 
 
-def inferred(model: Any, image_size: tuple[int, int] | None) -> Identity:
+def inferred(model: Any, size: Found | None) -> Identity:
     """What ``model`` says of itself, told in one line with where it says it.
+
+    Args:
+        model: wrapped or not.
+        size: the input size and where it was read, for models that do not say theirs.
 
     Raises:
         ValueError: for what is unknown or ambiguous, with what to pass.
     """
     found = infer(model)
-    if image_size is not None and "input_size" not in found:
-        found["input_size"] = Found("x".join(map(str, image_size)), "the first batch")
+    if size is not None:
+        found.setdefault("input_size", size)
     identity = Identity.of(model, **{field: value for field, (value, _) in found.items()})
     if ranks.rank() == 0:
         print(f"boxscore: {identity} ({sources(found)})", file=sys.stderr)
     return identity
+
+
+def size_of(images: Any) -> Found | None:
+    """The size of the first batch's ``images`` (N, C, H, W), where they share one."""
+    if getattr(images, "ndim", 0) != 4:
+        return None
+    height, width = images.shape[-2:]
+    return Found(f"{height}x{width}", "the first batch")
 
 
 def splits(loaders: Any) -> dict[str, Any]:

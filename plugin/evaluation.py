@@ -167,10 +167,14 @@ class Evaluation:
 
     def skip(self, predictions: Any, targets: Any, losses: Mapping[str, Any] | None = None) -> None:
         """Take in a batch's losses only, and give up the figures: the set is not complete."""
-        self.complete = False
-        self.images += len(targets)
+        self.give_up(len(targets))
         with suppress(ValueError, RuntimeError):  # what cannot be measured was told already
             self._add_losses(predictions, targets, losses)
+
+    def give_up(self, images: int) -> None:
+        """Count ``images`` that cannot be measured: the set then has no figures."""
+        self.complete = False
+        self.images += images
 
     def _add_losses(self, predictions: Any, targets: Any, losses: Mapping[str, Any] | None) -> None:
         if self.split == "train":  # its losses come from the training steps
@@ -205,10 +209,18 @@ class Evaluation:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.seconds = time.perf_counter() - self._start
-        self.failed = error is not None
         if error is None or isinstance(error, Exception):  # else the process is about to end
-            self._done(self)
+            self.conclude(failed=error is not None)
+
+    def conclude(self, *, failed: bool = False) -> None:
+        """Hand the results on; leaving the ``with`` block does it by itself.
+
+        Args:
+            failed: whether something went wrong, so that nothing may be recorded.
+        """
+        self.seconds = time.perf_counter() - self._start
+        self.failed = failed
+        self._done(self)
 
 
 def new_metric(task: Task, names: Mapping[int, str], ignore_index: int | None) -> Metric:

@@ -44,6 +44,15 @@ def infer(model: Any) -> Reading:
     return {name: found[name] for name in ("algorithm", "input_size", "backbone") if name in found}
 
 
+def network(model: Any) -> Any:
+    """The network inside a Lightning module, where it bears a usual name; else ``model`` itself."""
+    roots = {cls.__module__.partition(".")[0] for cls in type(model).__mro__}
+    if not LIGHTNING.isdisjoint(roots):
+        children = dict(model.named_children())
+        return next((children[name] for name in CHILDREN if name in children), model)
+    return model
+
+
 def sources(reading: Reading) -> str:
     """Where each field was read, for the line that a training begins with.
 

@@ -1,7 +1,7 @@
 """Every framework's own loss names, and the catalogue's names that they mean.
 
 Two tables: how a prefix or suffix changes the meaning of what it decorates, and what the bare names
-mean. The names were read off torchvision 0.29, Ultralytics 8.4, Transformers 5.23, MMDetection and
+mean. The names were read off torchvision 0.29, Ultralytics 8.4, Transformers 5.24, MMDetection and
 MMSegmentation 3/1, Detectron2, Keras Hub, the TF Model Garden and the TF Object Detection API.
 """
 
@@ -25,7 +25,7 @@ MEANINGS: dict[str, str] = {
     "total": "loss total_loss loss/total_loss total model_loss normalized_total_loss",
     "classification": """
         classification loss_classifier cls_loss classification_loss loss_cls loss_ce loss_vfl
-        loss_focal loss_bce loss_cross_entropy loss_class cls_logits_loss frcnn_cls_loss
+        loss_mal loss_focal loss_bce loss_cross_entropy loss_class cls_logits_loss frcnn_cls_loss
         class_loss loss_label loss_labels object_center""",
     "localization": """
         localization bbox_regression loss_box_reg box_loss dfl_loss l1_loss giou_loss

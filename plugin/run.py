@@ -263,6 +263,10 @@ class Run:
             self._window.restore(Sums(**state["window"]))
         self._is_resumed = True
 
+    def start_at(self, step: int) -> None:
+        """Begin at ``step``: the run is a new one, its training is not."""
+        self.step = self._trained = step
+
     def _subject(self) -> dict[str, Any]:
         """What must agree for two trainings to be one run."""
         return {
@@ -342,6 +346,9 @@ class Run:
         shares = ranks.to_first(evaluation.share())
         results = ranks.from_first(lambda: Results.of(shares))
         evaluation.results = results
+        # a framework may tell which split it was only at the end
+        others = {s: m for s, m in self._metrics.items() if m is not evaluation.metric}
+        self._metrics = {**others, split: evaluation.metric}
         if not results.images:
             raise ValueError(f"evaluation of {split!r}: no image was seen; is its loader empty?")
         if results.losses:

@@ -4,7 +4,8 @@ from boxscore import CATALOGUE, canonical
 from boxscore.native import MEANINGS, known
 
 NAMES = {
-    "classification": "classification loss_classifier cls_loss loss_ce loss_vfl loss_focal "
+    "classification": "classification loss_classifier cls_loss loss_ce loss_vfl loss_mal "
+    "loss_focal "
     "loss_bce loss_cls s0.loss_cls s2.loss_cls cls_logits_loss frcnn_cls_loss "
     "Loss/classification_loss "
     "Loss/BoxClassifierLoss/classification_loss Loss/object_center train/cls_loss",

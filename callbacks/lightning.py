@@ -1,0 +1,336 @@
+"""For Lightning's Trainer.
+
+.. code-block:: python
+
+    score = BoxscoreCallback(dataset="bccd", classes={1: "RBC", 2: "WBC"})
+    Trainer(callbacks=[score, ModelCheckpoint(monitor="box_AP", mode="max")]).fit(module, …)
+
+The losses are those that ``training_step`` returns, ``{"loss": …, "losses": {…}}``, or those of the
+torchvision detector inside the module. The test set is Lightning's validation set; it is measured
+with what ``validation_step`` returns, ``{"losses": {…}, "predictions": …, "targets": …}``, with
+``predict=``, or by boxscore itself for torchvision's detectors and for networks that give logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Unpack
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.model_helpers import is_overridden
+
+from boxscore import Every, Run
+from boxscore.evaluation import Evaluation
+from boxscore.logger import Status
+from boxscore.losses import is_torchvision_detector
+from boxscore.models import network
+from boxscore.native import known
+from boxscore.signals import ended
+
+from .base import Scorekeeper
+from .loaders import ids_of, images_in, own_images
+from .options import Keywords
+from .predict import Found, Predict, predictor
+from .watched import says_its_size, size_of
+
+KEYS = ("predictions", "targets")
+"""What a step returns beside its losses, for its figures."""
+
+
+class BoxscoreCallback(Scorekeeper, Callback):
+    """Logs the losses and metrics of a Lightning training, over optimizer steps.
+
+    The test set is measured whenever Lightning validates; with ``evaluate_every=`` every so many
+    optimizer steps instead, by boxscore itself. Either way the figures are offered to other
+    callbacks under the catalogue's names, ``EarlyStopping(monitor="box_AP", mode="max")``; those of
+    a further validation loader as ``"box_AP.test-1"``.
+    """
+
+    left_open = "FAILED"
+
+    def __init__(
+        self,
+        *,
+        criterion: Callable[[Any, Any], Any] | None = None,
+        **options: Unpack[Keywords],
+    ) -> None:
+        """Say what is wanted.
+
+        Args:
+            criterion: ``criterion(logits, targets)`` of semantic models, for the test losses; by
+                default the module's ``criterion`` or ``loss_fn``.
+            **options: see `boxscore.callbacks.options.Options`.
+        """
+        super().__init__(**options)
+        self._own_criterion = criterion
+        self._follows = "evaluate_every" not in options
+        if self._follows:
+            self._evaluate_every = Every()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._trainer: Any = None
+        self._module: Any = None
+        self._seen: Any = None  # what the network gave in training, while it is of use
+        self._hook: Any = None
+        self._following: dict[str, Evaluation] = {}
+        self._left: dict[str, int | None] = {}
+
+    # Lightning's hooks
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin, unless the first batch is needed to know the input size."""
+        self.restart()
+        self._forget()
+        if self.options.identity is not None or says_its_size(pl_module):
+            self._open(trainer, pl_module, None)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Begin, where the first batch was needed."""
+        if self.run is None:
+            self._open(trainer, pl_module, batch)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Take in the losses of a batch; an optimizer step may take several."""
+        if self.run is None:
+            return
+        targets = _targets_of(batch)
+        self._progress.saw(images_in(batch), ids_of(targets) if _is_list(targets) else ())
+        losses, logits = self._losses(outputs), None
+        if self.run.task == "semantic-segmentation":
+            logits, targets = self._logits(outputs, targets)
+        self._seen = None
+        self.record(losses, trainer.global_step, outputs=logits, targets=targets)
+        with self._guard("what follows a step"):
+            self.evaluate_what_is_due(trainer.global_step)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure what is due after an epoch."""
+        if self.run is not None:
+            with self._guard("what follows an epoch"):
+                self.evaluate_what_is_due(trainer.global_step, trainer.current_epoch + 1)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to measure each validation set; Lightning's sanity check is none."""
+        if self._follows and self.run is not None and not trainer.sanity_checking:
+            self.run.step = max(self.run.step, trainer.global_step)
+            self._evaluating = True
+            self._left = {name: own_images(loader) for name, loader in self._loaders.items()}
+            self._following = {name: self.run.evaluation(name) for name in self._loaders}
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Measure one validation batch, with what the module returned of it where that suffices."""
+        if not self._following:
+            return
+        split = list(self._following)[dataloader_idx]
+        evaluation, left = self._following[split], self._left[split]
+        count = images_in(batch)
+        try:
+            found = _returned(outputs) or self._found(batch)
+            self.measure(evaluation, *found, keep=left)
+        except Exception as error:
+            evaluation.give_up(count)
+            if self.options.on_error == "raise":
+                raise
+            self._guard.tell(f"measuring a batch of the {split} split", error)
+        self._left[split] = None if left is None else max(0, left - count)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the figures, and offer them to callbacks that monitor them."""
+        evaluations, self._following = self._following, {}
+        self._evaluating = False
+        for evaluation in evaluations.values():
+            with self._guard(f"evaluation of the {evaluation.split} split"):
+                evaluation.conclude()
+            self.remark_on(evaluation, evaluation.seconds / len(evaluations))
+            self._offer(evaluation.split, evaluation)
+        if evaluations:
+            self._evaluated_at = trainer.global_step
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """End the run."""
+        self._end("FINISHED")
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """End the run as the training did."""
+        killed = isinstance(exception, SIGTERMException)
+        self._end("KILLED" if killed else ended(exception))
+
+    # what they share
+
+    def _open(self, trainer: Trainer, module: LightningModule, batch: Any) -> None:
+        if getattr(trainer, "fast_dev_run", 0):  # as Lightning's own loggers, nothing is kept of it
+            return
+        self._trainer, self._module = trainer, module
+        named = (getattr(module, name, None) for name in ("criterion", "loss_fn"))
+        self._criterion = self._own_criterion or next(filter(callable, named), None)
+        optimizers = trainer.optimizers
+        if len(optimizers) > 1:
+            self._guard.remark(
+                "optimizers", "of several optimizers the first gives regularization and rate"
+            )
+        train_loader = trainer.train_dataloader
+        self.begin(
+            module,
+            optimizers[0] if optimizers else None,
+            _validation_loaders(trainer),
+            train_loader if hasattr(train_loader, "dataset") else None,
+            size=size_of(batch[0] if isinstance(batch, list | tuple) and batch else batch),
+        )
+        self._hook = network(module).register_forward_hook(self._see)
+        # what is left out of Lightning's validation would make another set of it
+        self._evaluates_at_end = not self._follows or trainer.limit_val_batches == 1.0
+
+    def _end(self, status: Status) -> None:
+        try:
+            self.finish(status)
+        finally:
+            if self._hook is not None:
+                self._hook.remove()
+            self._forget()
+
+    def evaluate(self, split: str | None = None) -> None:
+        """Measure the test set or sets now, or one ``split``, and offer the figures."""
+        super().evaluate(split)
+        self._offer()
+
+    def _evaluate(self, split: str, loader: Any, count: int | None) -> None:
+        with self._trainer.precision_plugin.forward_context():
+            super()._evaluate(split, loader, count)
+
+    def _offer(self, split: str = "test", evaluation: Evaluation | None = None) -> None:
+        """Give the figures to callbacks that monitor them, as if the module had logged them."""
+        run = self._known_run
+        values = dict(self.latest)
+        if evaluation is not None and evaluation.results is not None and split != run.main:
+            figures = evaluation.results.figures
+            values |= {f"{name}.{split}": value for name, value in figures.items()}
+        device = self._module.device
+        self._trainer.callback_metrics.update(
+            {name: torch.tensor(value, device=device) for name, value in values.items()}
+        )
+
+    # the train split
+
+    def _see(self, net: Any, args: Any, output: Any) -> None:
+        """Keep a detector's losses, and the logits of the batch for which a point is due."""
+        if self.run is None or self._evaluating or not net.training:
+            return
+        due = self.run.due(self._trainer.global_step + max(1, len(self._trainer.optimizers)))
+        if due or is_torchvision_detector(net):
+            self._seen = output
+
+    def _losses(self, outputs: Any) -> dict[str, Any]:
+        """The parts and the objective of a batch, from what ``training_step`` returned."""
+        returned = outputs if isinstance(outputs, Mapping) else {}
+        losses = returned.get("losses")
+        if not isinstance(losses, Mapping):
+            losses = {n: v for n, v in returned.items() if n not in ("loss", *KEYS) and known(n)}
+        if not losses and is_torchvision_detector(network(self._module)):
+            losses = self._seen if isinstance(self._seen, Mapping) else {}
+        objective = returned.get("loss")
+        if objective is None or "loss" in losses:
+            return dict(losses)
+        if self._module.automatic_optimization:  # Lightning has divided it
+            objective = objective * self._trainer.accumulate_grad_batches
+        return {**losses, "loss": objective}
+
+    def _logits(self, outputs: Any, targets: Any) -> tuple[Any, Any]:
+        """The logits and label maps of a batch, where they are known."""
+        if isinstance(outputs, Mapping) and all(outputs.get(key) is not None for key in KEYS):
+            return outputs["predictions"], outputs["targets"]
+        seen = self._seen
+        gives_logits = isinstance(seen, Mapping) or getattr(seen, "ndim", 0) == 4
+        return (seen, targets) if gives_logits and hasattr(targets, "ndim") else (None, None)
+
+    # the test set
+
+    def _predictor(self, model: Any, run: Run) -> Predict | None:
+        """How to measure a batch in an evaluation that is not Lightning's."""
+        return lambda _, batch: self._asked(batch) or self._found(batch)
+
+    def _asked(self, batch: Any) -> Found | None:
+        """What ``validation_step`` returns of ``batch``, without its logging anything."""
+        module = self._module
+        if self.options.predict or not is_overridden("validation_step", module, LightningModule):
+            return None
+        batch = self._trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+        with torch.no_grad(), _muted(module):
+            return _returned(module.validation_step(batch, 0))
+
+    def _found(self, batch: Any) -> Found:
+        """What ``predict=`` or boxscore itself finds in ``batch``.
+
+        Raises:
+            ValueError: where nothing is known to measure it with, with what to do.
+        """
+        run, net = self._known_run, network(self._module)
+        batch = self._trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+        if self.options.predict is not None:
+            return self.options.predict(self._module, batch)
+        if run.task != "semantic-segmentation" and not is_torchvision_detector(net):
+            raise ValueError(
+                f"validation_step of {type(self._module).__name__} returns no 'predictions' and "
+                f"'targets', and how to get them from {type(net).__name__} is not known; return "
+                "{'losses': …, 'predictions': …, 'targets': …}, or pass predict=, a function of "
+                "(module, batch) that returns losses, predictions, targets"
+            )
+        return predictor(net, run.task, list(run.names), self._criterion)(net, batch)
+
+
+def _returned(outputs: Any) -> Found | None:
+    """What a step returned, where it holds all that is needed."""
+    if not isinstance(outputs, Mapping) or any(outputs.get(key) is None for key in KEYS):
+        return None
+    losses = outputs.get("losses")
+    if not isinstance(losses, Mapping):
+        losses = {} if outputs.get("loss") is None else {"loss": outputs["loss"]}
+    return losses, outputs["predictions"], outputs["targets"]
+
+
+@contextmanager
+def _muted(module: Any) -> Iterator[None]:
+    """Let ``module`` log nothing: Lightning allows it in its own loops only."""
+    module.log = module.log_dict = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        del module.log, module.log_dict
+
+
+def _validation_loaders(trainer: Trainer) -> dict[str, Any]:
+    """The validation loaders by split, also before Lightning has read them."""
+    loaders: Any = trainer.val_dataloaders
+    source = trainer.fit_loop.epoch_loop.val_loop._data_source
+    if loaders is None and source.is_defined():
+        loaders = source.dataloader()
+    if isinstance(loaders, list | tuple):
+        return {f"{number}" if number else "test": loader for number, loader in enumerate(loaders)}
+    if loaders is None:
+        return {}
+    return dict(loaders) if isinstance(loaders, Mapping) else {"test": loaders}
+
+
+def _targets_of(batch: Any) -> Any:
+    return batch[1] if isinstance(batch, list | tuple) and len(batch) > 1 else None
+
+
+def _is_list(targets: Any) -> bool:
+    return isinstance(targets, list | tuple)

@@ -1,0 +1,342 @@
+"""For Transformers' Trainer.
+
+.. code-block:: python
+
+    score = BoxscoreCallback(dataset="bccd", classes={0: "RBC", 1: "WBC"})
+    Trainer(model, args, …, processing_class=processor, callbacks=[score]).train()
+
+Losses and predictions are read off the model's own forwards, in training and in evaluation. The
+figures join the Trainer's: ``metric_for_best_model="box_AP"``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Self, Unpack
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from boxscore import Every, Run
+from boxscore.configured import processed
+from boxscore.evaluation import Evaluation
+from boxscore.logger import Status
+from boxscore.losses import unwrapped
+from boxscore.models import Found as Read
+from boxscore.signals import ended, sigterm_raises
+
+from .base import Scorekeeper
+from .hugging_face import losses_of, read
+from .loaders import ids_of, own_images
+from .options import Keywords
+from .predict import Found, Predict
+from .watched import says_its_size, size_of, splits
+
+STATE = "boxscore"
+"""Where a checkpoint's ``trainer_state.json`` keeps ours, among the states of callbacks."""
+
+
+class BoxscoreCallback(Scorekeeper, TrainerCallback):
+    """Logs the losses and metrics of a Transformers training, over optimizer steps.
+
+    The test set is the Trainer's ``eval_dataset``, measured whenever the Trainer evaluates it; with
+    ``evaluate_every=`` the Trainer is asked to, every so many optimizer steps and at the end.
+    Callbacks that watch a figure, such as ``EarlyStoppingCallback``, come after this one.
+
+    The Trainer does not tell its callbacks of an exception: the run is then ended when the process
+    exits, or another training begins, or, in a notebook, by ``with BoxscoreCallback(…) as score:``.
+    """
+
+    left_open = "FAILED"
+
+    def __init__(self, **options: Unpack[Keywords]) -> None:
+        """Say what is wanted.
+
+        Args:
+            **options: see `boxscore.callbacks.options.Options`.
+        """
+        super().__init__(**options)
+        if "evaluate_every" not in options:
+            self._evaluate_every = Every()
+        self._stack = ExitStack()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._watched: tuple[Any, Any, Any, Any] = (None, None, None, None)
+        self._state: Any = None
+        self._criterion_saw: list[Mapping[str, Any]] = []
+        self._batches: list[tuple[dict[str, Any], Any, Any]] = []
+        self._forward: tuple[Mapping[str, Any], Any] | None = None
+        self._evaluation: Evaluation | None = None
+        self._left: int | None = None
+        self._wanted = self._train_wanted = False
+
+    # the Trainer's hooks
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Begin, unless the first batch is needed to know the input size."""
+        self._end("FAILED")  # what an exception left
+        self.restart()
+        if earlier := _states(state).get(STATE):
+            self.load_state_dict(earlier)
+        model = unwrapped(kwargs["model"])
+        optimizer = getattr(kwargs["optimizer"], "optimizer", kwargs["optimizer"])
+        processor = kwargs.get("processing_class")
+        self._watched = model, optimizer, processor, kwargs.get("train_dataloader")
+        self._state = state
+        self._stack.enter_context(sigterm_raises())
+        for hook in (
+            model.register_forward_hook(self._see, with_kwargs=True),
+            *(c.register_forward_hook(self._see_criterion) for c in _criteria(model)),
+        ):
+            self._stack.callback(hook.remove)
+        size = processed(processor) if processor is not None else ""
+        if size:
+            self._open(Read(size, "the image processor"))
+        elif self.options.identity is not None or says_its_size(model):
+            self._open(None)
+        self._evaluates_at_end = not args.load_best_model_at_end  # else it has other weights then
+
+    def on_substep_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Take in a batch that the optimizer has not stepped for yet."""
+        self._record(state.global_step)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Take in the batch that an optimizer step ends with; ask for what is due."""
+        if self.run is None:
+            return
+        self._state = state
+        self._record(state.global_step)
+        with self._guard("what follows a step"):
+            self.evaluate_what_is_due(state.global_step)
+        self._ask(state, control)
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Ask for what is due after an epoch."""
+        if self.run is None:
+            return
+        epochs = state.epoch or 0.0
+        with self._guard("what follows an epoch"):
+            if epochs == round(epochs):  # else it was broken off
+                self.evaluate_what_is_due(state.global_step, round(epochs))
+        self._ask(state, control)
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Measure one batch of an evaluation."""
+        forward, self._forward = self._forward, None
+        if self.run is None or forward is None:
+            return
+        inputs, outputs = forward
+        loader = kwargs.get("eval_dataloader")
+        evaluation = self._begun(loader)
+        images = len(inputs["pixel_values"])
+        self._evaluating = True
+        try:
+            found = self._found(inputs, outputs)
+            self.measure(evaluation, *found, keep=self._left)
+        except Exception as error:
+            evaluation.give_up(images)
+            if self.options.on_error == "raise":
+                raise
+            self._guard.tell("measuring a batch of the test split", error)
+        finally:
+            self._evaluating = False
+        self._left = None if self._left is None else max(0, self._left - images)
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Log what an evaluation gave, and add it to the Trainer's metrics."""
+        if self.run is None or metrics is None:
+            return
+        prefix = next((k[: -len("_runtime")] for k in metrics if k.endswith("_runtime")), "eval")
+        (split,) = splits({prefix.removeprefix("eval").strip("_") or "test": None})
+        loader = kwargs.get("eval_dataloader")
+        evaluation, self._evaluation = self._begun(loader), None
+        if not self._loaders:
+            self.run.main = split
+        self._loaders[split] = loader
+        evaluation.split = split
+        with self._guard(f"evaluation of the {split} split"):
+            evaluation.conclude()
+        self.remark_on(evaluation, evaluation.seconds)
+        self._evaluated_at = self.run.step
+        if evaluation.results is not None:
+            found = evaluation.results.figures
+            found = {**self.latest, **found} if split == self.run.main else found
+            metrics.update({f"{prefix}_{name}": value for name, value in found.items()})
+        if self._train_wanted:
+            self.evaluate_train()
+        _states(state)[STATE] = self.state_dict()
+
+    def on_predict(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any,
+        **kwargs: Any,
+    ) -> None:  # fmt: skip
+        """Forget what `Trainer.predict` went through: it is no evaluation."""
+        self._evaluation = None
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """End the run."""
+        self._end("FINISHED")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._end(ended(error))
+
+    # what they share
+
+    def _open(self, size: Read | None) -> Run:
+        model, optimizer, _, train_loader = self._watched
+        return self.begin(model, optimizer, None, train_loader, size=size)
+
+    def _end(self, status: Status) -> None:
+        try:
+            if self.run is not None and self.run.is_open:
+                self._evaluation = None
+                self.finish(status)
+        finally:
+            self._stack.close()
+            self._forget()
+
+    def _see(self, model: Any, args: Any, inputs: dict[str, Any], outputs: Any) -> None:
+        """Keep what a forward gave: in training its losses, in an evaluation all of it."""
+        if self._evaluating or "pixel_values" not in inputs:
+            return
+        if self.run is None:
+            self._open(size_of(inputs["pixel_values"]))
+        seen, self._criterion_saw = self._criterion_saw, []
+        if not model.training:
+            self._forward = inputs, outputs
+            return
+        labels = inputs.get("labels")
+        ids = ids_of(labels) if isinstance(labels, list) else ()
+        self._progress.saw(len(inputs["pixel_values"]), ids)
+        with self._guard("reading the losses of a step"):
+            losses = losses_of(model, outputs, seen or None)
+            logits = None
+            due = self._known_run.due(self._state.global_step + 1)
+            if due and self._known_run.task == "semantic-segmentation":
+                logits, labels = self._read(inputs, outputs)
+            self._batches.append((losses, logits, labels))
+
+    def _see_criterion(self, criterion: Any, args: Any, losses: Any) -> None:
+        if isinstance(losses, Mapping):
+            self._criterion_saw.append(losses)
+
+    def _record(self, step: int) -> None:
+        batches, self._batches = self._batches, []
+        for losses, logits, labels in batches:
+            self.record(losses, step, outputs=logits, targets=labels)
+
+    def _epoch(self) -> float | None:
+        return None if self._state is None else self._state.epoch
+
+    def evaluate(self, split: str | None = None) -> None:
+        """Have the Trainer evaluate after this step; once it has ended, do it here."""
+        if self._is_ending:
+            super().evaluate(split)
+        self._wanted = True
+
+    def evaluate_train(self) -> None:
+        """Measure a stable subset of the train set, as soon as the test set's size is known."""
+        self._train_wanted = not self._loaders or self._evaluation is not None
+        if not self._train_wanted:
+            super().evaluate_train()
+
+    def _ask(self, state: TrainerState, control: TrainerControl) -> None:
+        control.should_evaluate |= self._wanted
+        self._wanted = False
+        if control.should_save or control.should_evaluate:
+            _states(state)[STATE] = self.state_dict()
+
+    def _begun(self, loader: Any) -> Evaluation:
+        """The evaluation that is under way; which split it is of is known at its end."""
+        if self._evaluation is None:
+            self._evaluation = self._known_run.evaluation("test")
+            self._left = own_images(loader)
+        return self._evaluation
+
+    def _read(self, inputs: Mapping[str, Any], outputs: Any) -> tuple[Any, Any]:
+        model, _, processor, _ = self._watched
+        return read(
+            model,
+            inputs,
+            outputs,
+            task=self._known_run.task,
+            labels=list(self._known_run.names),
+            processor=processor,
+            ignore_index=self.options.ignore_index,
+        )
+
+    def _found(self, inputs: Mapping[str, Any], outputs: Any) -> Found:
+        """What one batch of the Trainer's evaluation holds."""
+        model = self._watched[0]
+        assert self._predict is not None
+        if self.options.predict is not None or _is_sampled(model):
+            return self._predict(model, inputs)
+        return losses_of(model, outputs), *self._read(inputs, outputs)
+
+    def _predictor(self, model: Any, run: Run) -> Predict:
+        """How to measure a batch in an evaluation that is not the Trainer's."""
+        return self._forwarded
+
+    def _forwarded(self, model: Any, batch: Any) -> Found:
+        """What a forward of our own gives, from the same random numbers each time."""
+        inputs = _moved(batch, next(model.parameters()).device)
+        self._criterion_saw = []
+        with torch.no_grad(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            torch.manual_seed(0)
+            outputs = model(**inputs)
+        seen, self._criterion_saw = self._criterion_saw, []
+        return losses_of(model, outputs, seen or None), *self._read(inputs, outputs)
+
+
+def _states(state: Any) -> dict[str, Any]:
+    """What a checkpoint keeps of the callbacks, by name."""
+    return state.stateful_callbacks  # type: ignore[no-any-return]
+
+
+def _criteria(model: Any) -> list[torch.nn.Module]:
+    """The module that computes the losses of Mask2Former and its kin, if there is one."""
+    criterion = getattr(model, "criterion", None)
+    return [criterion] if isinstance(criterion, torch.nn.Module) else []
+
+
+def _is_sampled(model: Any) -> bool:
+    """Whether losses are of points that are drawn anew in each forward, as Mask2Former's."""
+    return bool(_criteria(model)) and hasattr(model.config, "train_num_points")
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if isinstance(value, Mapping):
+        return {key: _moved(item, device) for key, item in value.items()}
+    return [_moved(item, device) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,435 @@
+"""Real tiny trainings with Lightning's Trainer."""
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from torch import nn
+from torchvision.models.detection import MaskRCNN
+
+from boxscore import Identity
+from boxscore.callbacks.lightning import BoxscoreCallback
+from boxscore.callbacks.loop import LoopCallback
+from boxscore.loggers import MemoryLogger
+from boxscore.losses import cross_entropy_loss
+from tests.tiny import CLASSES, fcos, loader, train_step, two_stage
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning"),
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    pytest.mark.filterwarnings("ignore:The number of training batches"),
+    pytest.mark.filterwarnings("ignore:You passed in a `val_dataloader` but have no"),
+    pytest.mark.filterwarnings("ignore:Checkpoint directory"),
+]
+
+
+class Detector(LightningModule):
+    """As people wrap torchvision: the loss alone is returned."""
+
+    def __init__(self, model: nn.Module, decay: float = 1e-3) -> None:
+        super().__init__()
+        self.model, self.decay = model, decay
+
+    def training_step(self, batch: Any, index: int) -> Any:
+        return sum(self.model(*batch).values())
+
+    def validation_step(self, batch: Any, index: int) -> Any:
+        self.log("seen", 1.0, batch_size=1)
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.01, weight_decay=self.decay)
+
+
+def trainer(callbacks: Any, **options: Any) -> Trainer:
+    quiet: dict[str, Any] = {
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    defaults: dict[str, Any] = {"max_steps": 8, "accelerator": "cpu", "enable_checkpointing": False}
+    return Trainer(callbacks=callbacks, **quiet | defaults | options)
+
+
+def callback(memory: MemoryLogger, **options: Any) -> Any:
+    defaults: dict[str, Any] = {"dataset": "boxes", "classes": CLASSES, "loggers": [memory]}
+    return BoxscoreCallback(**defaults | {"log_every": 2, "on_error": "raise"} | options)
+
+
+def fit(module: LightningModule, train: Any = None, test: Any = None, **options: Any) -> Any:
+    """A training, and what was logged of it. Options of the callback are given as ``score``."""
+    memory = MemoryLogger()
+    score = callback(memory, **options.pop("score", {}))
+    more = options.pop("callbacks", [])
+    fitted = trainer([score, *more], **options)
+    test = loader(6, first=100) if test is None else test
+    fitted.fit(module, loader(8) if train is None else train, test)
+    return memory, score, fitted
+
+
+def series(memory: MemoryLogger, name: str, split: str) -> dict[int, float]:
+    return {p.step: p.value for p in memory.points if (p.name, p.split) == (name, split)}
+
+
+def measured(memory: MemoryLogger) -> dict[tuple[str, str, int], float]:
+    """All but what tells of time."""
+    timed = ("progress/images_per_second", "progress/evaluation_seconds")
+    return {(p.key, p.split, p.step): p.value for p in memory.points if p.name not in timed}
+
+
+def looped(model: nn.Module, steps: int = 8, decay: float = 1e-3, **options: Any) -> MemoryLogger:
+    memory = MemoryLogger()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, weight_decay=decay)
+    train, defaults = loader(8), {"log_every": 2, "evaluate_every": None, "on_error": "raise"}
+    with LoopCallback(
+        model, optimizer, loader(6, first=100), train_loader=train, dataset="boxes",
+        classes=CLASSES, loggers=[memory], **defaults | options,
+    ) as score:  # fmt: skip
+        for _ in range(steps // len(train)):
+            for batch in train:
+                score.step(train_step(model, optimizer, batch))
+            score.evaluate()
+    return memory
+
+
+@pytest.mark.parametrize("kind", ["FCOS", "Mask R-CNN"])
+def test_the_same_training_in_a_loop_and_in_lightning_gives_the_same_points(kind: str) -> None:
+    """Losses of the detector inside the module, its test losses and figures, all by itself."""
+
+    def model() -> nn.Module:
+        torch.manual_seed(3)
+        made: nn.Module = fcos() if kind == "FCOS" else two_stage(MaskRCNN)
+        # proposals are sampled: Lightning has drawn other random numbers by then
+        made.register_forward_pre_hook(lambda *_: torch.manual_seed(7) and None)
+        return made
+
+    by_loop = looped(model())
+    by_lightning, score, _ = fit(Detector(model()))
+    assert measured(by_lightning) == pytest.approx(measured(by_loop), rel=1e-6, nan_ok=True)
+    assert by_lightning.tags["boxscore.group"] == by_loop.tags["boxscore.group"]
+    assert (
+        by_lightning.tags["boxscore.fingerprint.test"] == by_loop.tags["boxscore.fingerprint.test"]
+    )
+    assert (
+        by_lightning.tags["boxscore.fingerprint.train"]
+        == by_loop.tags["boxscore.fingerprint.train"]
+    )
+    assert list(series(by_lightning, "box_AP", "test")) == [2, 4, 6, 8]
+    assert list(series(by_lightning, "box_AP", "train")) == [2, 4, 6, 8]
+    assert by_lightning.status == "FINISHED"
+    assert score.latest["total"] == series(by_lightning, "total", "test")[8]
+
+
+class Segmenter(LightningModule):
+    """Logits of two classes, and a loss; what else is returned is said in ``gives``."""
+
+    def __init__(self, gives: str = "") -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.model = nn.Conv2d(3, 2, 3, padding=1)
+        self.criterion, self.gives = cross_entropy_loss, gives
+
+    def step(self, batch: Any) -> Any:
+        images, targets = batch
+        logits = self.model(images)
+        loss = self.criterion(logits, targets)
+        if not self.gives:
+            return loss
+        return {"loss": loss, "predictions": logits, "targets": targets}
+
+    def training_step(self, batch: Any, index: int) -> Any:
+        return self.step(batch)
+
+    def validation_step(self, batch: Any, index: int) -> Any:
+        return self.step(batch)
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.AdamW(self.parameters(), lr=0.01, weight_decay=0.01)
+
+
+def pixels(count: int, batch_size: int = 2) -> Any:
+    generator = torch.Generator().manual_seed(count)
+    images = torch.rand(count, 3, 16, 16, generator=generator)
+    targets = (images.mean(1) > 0.5).long()
+    data = torch.utils.data.TensorDataset(images, targets)
+    return torch.utils.data.DataLoader(data, batch_size=batch_size)
+
+
+SEMANTIC: dict[str, Any] = {
+    "task": "semantic-segmentation",
+    "classes": ["dark", "bright"],
+    "dataset": "noise",
+    "identity": Identity("Conv", "16x16"),
+}
+
+
+def test_semantic_losses_and_figures_on_both_splits_by_itself_or_as_returned() -> None:
+    alone, _, _ = fit(Segmenter(), pixels(8), pixels(5), score=SEMANTIC)
+    given, _, _ = fit(Segmenter("all"), pixels(8), pixels(5), score=SEMANTIC)
+    for name in ("total", "classification", "focal", "cross_entropy", "dice", "regularization"):
+        assert list(series(alone, name, "train")) == [2, 4, 6, 8], name
+        assert list(series(alone, name, "test")) == [4, 8], name
+    for name in ("AP", "AR", "IoU", "pixel_accuracy", "F1"):
+        assert list(series(alone, name, "test")) == [4, 8], name
+        assert list(series(alone, name, "train")) == [4, 8], name
+    assert measured(given) == pytest.approx(measured(alone), rel=1e-6)
+    assert series(alone, "classification", "test") == pytest.approx(
+        series(alone, "cross_entropy", "test")
+    )
+
+
+class Own(LightningModule):
+    """No model that boxscore knows: it returns all that there is to say."""
+
+    def __init__(self, answer: Any = None) -> None:
+        super().__init__()
+        self.weight, self.answer = nn.Parameter(torch.ones(1)), answer
+
+    def training_step(self, batch: Any, index: int) -> Any:
+        loss = self.weight.sum() * (1 + index)
+        return {"loss": 3 * loss, "losses": {"loss_cls": loss, "loss_bbox": 2 * loss}}
+
+    def validation_step(self, batch: Any, index: int, dataloader_idx: int = 0) -> Any:
+        targets = batch[1]
+        perfect = [{**t, "scores": torch.ones(len(t["labels"]))} for t in targets]
+        return self.answer or {
+            "losses": {"loss_cls": torch.tensor(0.5)},
+            "predictions": perfect,
+            "targets": targets,
+        }
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+
+OWN: dict[str, Any] = {"task": "detection", "identity": Identity("Own", "64x64")}
+
+
+def test_what_the_module_returns_is_enough() -> None:
+    memory, _, _ = fit(Own(), max_steps=4, score=OWN)
+    assert series(memory, "classification", "train") == {2: 1.5, 4: 1.5}
+    assert series(memory, "localization", "train") == {2: 3.0, 4: 3.0}
+    assert series(memory, "total", "train") == {2: 4.5, 4: 4.5}
+    assert series(memory, "classification", "test") == {2: 0.5, 4: 0.5}
+    for split in ("train", "test"):
+        assert series(memory, "box_AP", split) == {2: pytest.approx(1.0), 4: pytest.approx(1.0)}
+    assert "other" not in {p.name for p in memory.points}
+
+
+def test_a_step_is_an_optimizer_step_with_accumulation_too() -> None:
+    """And a point is the mean over all batches since the last, each counted whole."""
+    memory, _, _ = fit(
+        Own(), loader(8, batch_size=1), accumulate_grad_batches=4, max_steps=4, score=OWN
+    )
+    assert series(memory, "classification", "train") == {2: 4.5, 4: 4.5}
+    assert series(memory, "total", "train") == {2: 13.5, 4: 13.5}
+    assert series(memory, "progress/images_seen", "train") == {2: 8, 4: 16}
+    assert series(memory, "progress/epoch", "train") == {2: 1.0, 4: 2.0}
+
+
+class Manual(Own):
+    """Two optimizers, each stepping at each batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch: Any, index: int) -> Any:
+        losses = super().training_step(batch, index)
+        optimizers: Any = self.optimizers()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+            self.manual_backward(losses["loss"], retain_graph=True)
+            optimizer.step()
+        return losses
+
+    def configure_optimizers(self) -> Any:
+        return [torch.optim.SGD(self.parameters(), lr=0.0) for _ in range(2)]
+
+
+def test_manual_optimisation_counts_every_optimizer_step() -> None:
+    with pytest.warns(UserWarning, match="of several optimizers the first"):
+        memory, _, _ = fit(
+            Manual(),
+            loader(8, batch_size=2),
+            max_steps=12,
+            score={**OWN, "log_every": 5, "on_error": "warn"},
+        )
+    assert list(series(memory, "total", "train")) == [6, 10]
+    assert series(memory, "classification", "train")[6] == pytest.approx((1 + 2 + 3) / 3)
+
+
+@pytest.mark.filterwarnings("ignore:.*bf16")
+def test_mixed_precision() -> None:
+    exact, _, _ = fit(Segmenter(), pixels(8), pixels(5), score=SEMANTIC)
+    mixed, _, _ = fit(Segmenter(), pixels(8), pixels(5), score=SEMANTIC, precision="bf16-mixed")
+    assert measured(mixed).keys() - {
+        k for k in measured(mixed) if "metric" in k[0] or "class " in k[0]
+    } == (
+        measured(exact).keys()
+        - {k for k in measured(exact) if "metric" in k[0] or "class " in k[0]}
+    )
+    assert series(mixed, "total", "test") == pytest.approx(series(exact, "total", "test"), rel=0.02)
+
+
+def test_a_limited_validation_is_another_set_and_no_point_comes_twice() -> None:
+    whole, _, _ = fit(Own(), test=loader(6, 100, batch_size=2), max_steps=4, score=OWN)
+    part, _, _ = fit(
+        Own(), test=loader(6, 100, batch_size=2), max_steps=5, limit_val_batches=2, score=OWN
+    )
+    few, _, _ = fit(Own(), test=loader(4, 100, batch_size=2), max_steps=4, score=OWN)
+    tags = [memory.tags["boxscore.fingerprint.test"] for memory in (whole, part, few)]
+    assert tags[0] != tags[1] == tags[2]
+    assert list(series(part, "box_AP", "test")) == [2, 4]
+    keys = [(p.key, p.step) for p in part.points]
+    assert len(keys) == len(set(keys))
+
+
+def test_several_validation_loaders() -> None:
+    loaders = [loader(4, 100), loader(2, 200)]
+    memory, score, fitted = fit(Own(), test=loaders, max_steps=4, score=OWN)
+    for split, count in (("test", 4), ("test-1", 2)):
+        assert list(series(memory, "box_AP", split)) == [2, 4]
+        assert list(series(memory, "classification", split)) == [2, 4]
+        assert score.run.metric(split).images == count
+    assert float(fitted.callback_metrics["box_AP.test-1"]) == pytest.approx(1.0)
+
+
+def test_figures_are_offered_to_checkpoints_and_early_stopping(tmp_path: Path) -> None:
+    best = ModelCheckpoint(tmp_path, monitor="box_AP", mode="max", filename="{step}-{box_AP:.2f}")
+    stop = EarlyStopping("box_AP", mode="max", patience=1)
+    memory, _, fitted = fit(
+        Own(), max_steps=20, callbacks=[best, stop], enable_checkpointing=True, score=OWN
+    )
+    assert Path(best.best_model_path).name == "step=2-box_AP=1.00.ckpt"
+    assert fitted.global_step == 4  # it could not become better than 1
+    assert memory.status == "FINISHED"
+
+
+def test_every_so_many_steps_on_its_own() -> None:
+    """Lightning validates too, and is not followed."""
+    memory, _, fitted = fit(
+        Own(), max_steps=8, score={**OWN, "evaluate_every": 3}, check_val_every_n_epoch=2
+    )
+    assert list(series(memory, "box_AP", "test")) == [3, 6, 8]
+    assert float(fitted.callback_metrics["box_AP"]) == pytest.approx(1.0)
+
+
+def test_a_module_without_validation_is_measured_on_its_own() -> None:
+    class Bare(Own):
+        validation_step = LightningModule.validation_step
+
+    def predict(module: Any, batch: Any) -> Any:
+        perfect = [{**t, "scores": torch.ones(len(t["labels"]))} for t in batch[1]]
+        return {"loss_cls": 0.25}, perfect, batch[1]
+
+    options = {**OWN, "evaluate_every": 2, "predict": predict}
+    memory, _, _ = fit(Bare(), max_steps=4, score=options)
+    assert series(memory, "classification", "test") == {2: 0.25, 4: 0.25}
+
+
+def test_the_sanity_check_is_no_evaluation() -> None:
+    memory, _, _ = fit(Own(), max_steps=2, num_sanity_val_steps=2, score=OWN)
+    assert {p.step for p in memory.points} == {2}
+
+
+def test_what_is_not_understood_is_told_once_and_the_rest_is_logged() -> None:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        memory, _, _ = fit(Own(answer={"found": 7}), max_steps=8, score={**OWN, "on_error": "warn"})
+    said = [str(w.message) for w in told if "boxscore" in str(w.message)]
+    about = [line for line in said if "predict=" in line]
+    assert len({line for line in about if "test split" in line}) == 1
+    assert "validation_step of Own returns no 'predictions'" in about[0]
+    assert list(series(memory, "total", "train")) == [2, 4, 6, 8]
+    assert memory.status == "FINISHED"
+
+
+def test_losses_that_are_no_numbers_are_told_once() -> None:
+    class Odd(Own):
+        def training_step(self, batch: Any, index: int) -> Any:
+            return {
+                **super().training_step(batch, index),
+                "losses": {"loss_cls": self.weight.sum(), "map": "x"},
+            }
+
+    with pytest.warns(UserWarning, match="no number.*'map': 'str'"):
+        memory, _, _ = fit(Odd(), max_steps=4, score={**OWN, "on_error": "warn"})
+    assert list(series(memory, "classification", "train")) == [2, 4]
+
+
+class Failing(Own):
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+    def training_step(self, batch: Any, index: int) -> Any:
+        if self.trainer.global_step == 3:
+            raise self.error
+        return super().training_step(batch, index)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(ZeroDivisionError(), "FAILED"), (KeyboardInterrupt(), "KILLED")]
+)
+def test_how_it_ended(error: BaseException, status: str) -> None:
+    memory = MemoryLogger()
+    with pytest.raises((ZeroDivisionError, SystemExit)):
+        trainer([callback(memory, **OWN)]).fit(Failing(error), loader(8), loader(2, 100))
+    assert memory.status == status
+    assert list(series(memory, "total", "train")) == [2]
+
+
+def resumed(folder: Path, memory: MemoryLogger, steps: int, **options: Any) -> Any:
+    """Train on from the last checkpoint in ``folder``, if there is one, writing one at step 4."""
+    save = ModelCheckpoint(folder, every_n_train_steps=4, save_top_k=-1, filename="{step}")
+    score = callback(memory, **options)
+    found = folder / "step=4.ckpt"
+    torch.manual_seed(0)
+    trainer([score, save], max_steps=steps, enable_checkpointing=True).fit(
+        Detector(fcos()), loader(8), loader(4, 100), ckpt_path=found if found.exists() else None
+    )
+    return score
+
+
+def test_a_checkpoint_continues_the_run_without_a_point_twice(tmp_path: Path) -> None:
+    """The training went on to step 6, and goes back to step 4 twice; then all is as if never."""
+    whole, parts = MemoryLogger(), MemoryLogger()
+    resumed(tmp_path / "whole", whole, 10)
+    ids = {resumed(tmp_path / "parts", parts, steps).run.id for steps in (6, 8, 10)}
+    assert len(ids) == 1
+    assert parts.status == "FINISHED"
+    assert measured(parts) == pytest.approx(measured(whole), rel=1e-6, nan_ok=True)
+    assert len(parts.points) == len({(p.key, p.step) for p in parts.points})
+    state = torch.load(tmp_path / "parts" / "step=4.ckpt", weights_only=True)
+    json.dumps(state["callbacks"]["BoxscoreCallback"])
+
+
+def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
+    memory = MemoryLogger()
+    first = resumed(tmp_path, memory, 4)
+    with pytest.raises(ValueError, match=r"its dataset is 'boxes', here it is 'other'.*run='new'"):
+        resumed(tmp_path, memory, 6, dataset="other")
+    other = MemoryLogger()
+    again = resumed(tmp_path, other, 6, dataset="other", run="new")
+    assert again.run.id != first.run.id
+    assert list(series(other, "total", "train")) == [6]
+
+
+def test_a_fast_development_run_logs_nothing() -> None:
+    memory, _, _ = fit(Own(), fast_dev_run=True, score=OWN)
+    assert memory.opening is None
+
+
+def test_one_callback_serves_two_trainings() -> None:
+    memory = MemoryLogger()
+    score = callback(memory, **OWN)
+    ids = set()
+    for _ in range(2):
+        trainer([score], max_steps=2).fit(Own(), loader(8), loader(2, 100))
+        ids.add(score.run.id)
+    assert len(ids) == 2
