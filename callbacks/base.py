@@ -100,15 +100,18 @@ class Scorekeeper:
         self._loaders = splits(loaders)
         first = next(iter(self._loaders.values()), None)
         task = task_of(model, options.task)
-        with_background = options.predict is None and is_torchvision_detector(
-            network(unwrapped(model))
-        )
+        inner = unwrapped(network(unwrapped(model)))
         self._model, self._train_loader = model, train_loader
         run = Run(
             options.identity or inferred(model, size),
             task=task,
-            dataset=options.dataset or dataset_of(first),
-            classes=classes_of(first, options.classes, background=with_background),
+            dataset=options.dataset or dataset_of(train_loader if first is None else first),
+            classes=classes_of(
+                first,
+                options.classes,
+                model=inner,
+                background=options.predict is None and is_torchvision_detector(inner),
+            ),
             loggers=options.destinations(),
             log_every=options.log_every,
             optimizer=optimizer,

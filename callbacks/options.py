@@ -28,6 +28,9 @@ TRANSFORMERS: dict[str, Task] = {
 }
 """How the class of a Transformers model ends, and its task; a universal model does not tell."""
 
+EITHER = "MaskFormer"
+"""What its class calls instance segmentation is trained on label maps as well."""
+
 
 class Keywords(TypedDict, total=False):
     """The keywords of every callback, for type checkers; `Options` documents them."""
@@ -133,7 +136,7 @@ def task_of(model: Any, given: Task | None) -> Task:
     for module, name in kinds:
         if module.partition(".")[0] in ("transformers", "transformers_modules"):
             for ending, task in TRANSFORMERS.items():
-                if name.endswith(ending):
+                if name.endswith(ending) and not name.startswith(EITHER):
                     return task
     raise ValueError(
         f"task: {type(model).__name__} does not tell; pass task='detection', "
@@ -141,12 +144,13 @@ def task_of(model: Any, given: Task | None) -> Task:
     )
 
 
-def classes_of(loader: Any, given: Classes | None, *, background: bool) -> Classes:
-    """The classes that the data set of ``loader`` names, if nobody else does.
+def classes_of(loader: Any, given: Classes | None, *, model: Any, background: bool) -> Classes:
+    """The classes that the data set of ``loader`` or the model's config names, if nobody else does.
 
     Args:
         loader: of the test set.
         given: what the user said.
+        model: whose ``config.id2label`` may name them, as Transformers' do.
         background: whether the model keeps label 0 for it, so that a list must say so too.
 
     Raises:
@@ -156,6 +160,8 @@ def classes_of(loader: Any, given: Classes | None, *, background: bool) -> Class
     classes = given if given is not None else getattr(data, "classes", None)
     if classes is None and (coco := getattr(data, "coco", None)) is not None:
         classes = {label: entry["name"] for label, entry in coco.cats.items()}
+    if classes is None:
+        classes = getattr(getattr(model, "config", None), "id2label", None)
     if classes is None:
         raise ValueError("classes: nothing names them; pass classes={1: 'cat', 2: 'dog'}")
     listed = isinstance(classes, Sequence)

@@ -81,8 +81,8 @@ class BoxscoreCallback(Scorekeeper, TrainerCallback):
         """Begin, unless the first batch is needed to know the input size."""
         self._end("FAILED")  # what an exception left
         self.restart()
-        if STATE in state.stateful_callbacks:
-            self.load_state_dict(state.stateful_callbacks[STATE])
+        if earlier := _states(state).get(STATE):
+            self.load_state_dict(earlier)
         model = unwrapped(kwargs["model"])
         optimizer = getattr(kwargs["optimizer"], "optimizer", kwargs["optimizer"])
         processor = kwargs.get("processing_class")
@@ -125,8 +125,10 @@ class BoxscoreCallback(Scorekeeper, TrainerCallback):
         """Ask for what is due after an epoch."""
         if self.run is None:
             return
+        epochs = state.epoch or 0.0
         with self._guard("what follows an epoch"):
-            self.evaluate_what_is_due(state.global_step, round(state.epoch or 0))
+            if epochs == round(epochs):  # else it was broken off
+                self.evaluate_what_is_due(state.global_step, round(epochs))
         self._ask(state, control)
 
     def on_prediction_step(
@@ -158,11 +160,11 @@ class BoxscoreCallback(Scorekeeper, TrainerCallback):
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        metrics: dict[str, float],
+        metrics: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
         """Log what an evaluation gave, and add it to the Trainer's metrics."""
-        if self.run is None:
+        if self.run is None or metrics is None:
             return
         prefix = next((k[: -len("_runtime")] for k in metrics if k.endswith("_runtime")), "eval")
         (split,) = splits({prefix.removeprefix("eval").strip("_") or "test": None})
@@ -182,7 +184,7 @@ class BoxscoreCallback(Scorekeeper, TrainerCallback):
             metrics.update({f"{prefix}_{name}": value for name, value in found.items()})
         if self._train_wanted:
             self.evaluate_train()
-        state.stateful_callbacks[STATE] = self.state_dict()
+        _states(state)[STATE] = self.state_dict()
 
     def on_predict(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any,
@@ -272,7 +274,7 @@ class BoxscoreCallback(Scorekeeper, TrainerCallback):
         control.should_evaluate |= self._wanted
         self._wanted = False
         if control.should_save or control.should_evaluate:
-            state.stateful_callbacks[STATE] = self.state_dict()
+            _states(state)[STATE] = self.state_dict()
 
     def _begun(self, loader: Any) -> Evaluation:
         """The evaluation that is under way; which split it is of is known at its end."""
@@ -314,6 +316,11 @@ class BoxscoreCallback(Scorekeeper, TrainerCallback):
             outputs = model(**inputs)
         seen, self._criterion_saw = self._criterion_saw, []
         return losses_of(model, outputs, seen or None), *self._read(inputs, outputs)
+
+
+def _states(state: Any) -> dict[str, Any]:
+    """What a checkpoint keeps of the callbacks, by name."""
+    return state.stateful_callbacks  # type: ignore[no-any-return]
 
 
 def _criteria(model: Any) -> list[torch.nn.Module]:

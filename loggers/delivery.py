@@ -11,6 +11,7 @@ from pathlib import Path
 from boxscore.items import unrecorded
 from boxscore.logger import Logger, Resumable, Status
 
+from .alone import alone
 from .mlflow import MLflowLogger
 from .refused import Refused
 from .spool import Batch, Spool
@@ -40,7 +41,8 @@ class Delivery:
         must not look like one without an end.
         """
         if not self._open:
-            self.logger.open(self.spool.opening)
+            with alone(self.spool.folder.parent):  # or two would each create the run
+                self.logger.open(self.spool.opening)
             if self.spool.asks:
                 # again by whoever goes on after a crash: what this spool has delivered by then
                 # is left out too, and its later steps are not
@@ -65,7 +67,10 @@ class Delivery:
 
 def asked(logger: Logger) -> Mapping[str, int]:
     """How far the open run came, as far as ``logger`` can tell."""
-    return logger.recorded() if isinstance(logger, Resumable) else {}
+    try:
+        return logger.recorded() if isinstance(logger, Resumable) else {}
+    except Refused:  # the run was deleted just now, and will take nothing
+        return {}
 
 
 def hand_over(
@@ -86,16 +91,16 @@ def hand_over(
     """
     if batch.broken:
         tell("broken", "%d unreadable lines of a spool were passed over", batch.broken)
-    if batch.status is None:
-        try:
+    try:
+        if batch.status is None:
             logger.log(unrecorded(batch.items, known) if known else batch.items)
-        except Refused as refusal:
-            where = _set_aside(refusal, spool)
-            tell(f"refused {refusal.names}", "%s; %s", refusal, where)
-    elif isinstance(logger, MLflowLogger):
-        logger.close(batch.status, time=batch.time)  # it may have ended long ago
-    else:
-        logger.close(batch.status)
+        elif isinstance(logger, MLflowLogger):
+            logger.close(batch.status, time=batch.time)  # it may have ended long ago
+        else:
+            logger.close(batch.status)
+    except Refused as refusal:
+        where = _set_aside(refusal, spool) if refusal.items else "nothing else is lost by that"
+        tell(f"refused {refusal.names}", "%s; %s", refusal, where)
 
 
 def _set_aside(refusal: Refused, spool: Spool | None) -> str:
@@ -176,7 +181,7 @@ def _synced(spool: Spool, tracking_uri: str | None, tell: Callable[[int], None])
 
 def _not_ours(spool: Spool) -> str:
     """Why nothing may be done with ``spool``, or ``""``."""
-    if spool.folder.stat().st_uid != os.geteuid():
+    if spool.owner != os.geteuid():
         return "it belongs to another user"
     if not spool.lock():
         return "a live training or another sync has it in hand"

@@ -152,9 +152,11 @@ class Spool:
         """Read the spool in ``folder``. Raises `ValueError` if it holds none, or none yet."""
         self.folder = folder
         path = folder / _CALLS
+        self._cursor = -1
         self._calls = os.open(path, os.O_RDWR | os.O_APPEND) if descriptor is None else descriptor
-        self._cursor = os.open(folder / _CURSOR, os.O_RDWR | os.O_CREAT, 0o600)
         try:
+            # somebody else's is never made: it may be about to go, and must not come back
+            self._cursor = self._opened_cursor(make=descriptor is not None)
             head = next(self._whole_lines(0), b"")
             facts = json.loads(head)
             if facts["boxscore"] != FORMAT:
@@ -170,6 +172,9 @@ class Spool:
         except (ValueError, TypeError, KeyError) as error:
             self.release()
             raise ValueError(f"{folder} is not a spool: {error}") from None
+        except OSError:
+            self.release()
+            raise
 
     @classmethod
     def create(
@@ -190,12 +195,18 @@ class Spool:
     def within(cls, folder: Path) -> list[Spool]:
         """Every spool in ``folder`` or deeper, the earliest run first; release them."""
         found = []
-        for path in folder.rglob(_CALLS):
-            try:
-                found.append(cls(path.parent))
-            except (ValueError, OSError):  # it has just been begun, or has just gone
-                continue
-        return sorted(found, key=lambda spool: spool.folder.stat().st_mtime)
+        for path, _, names in os.walk(folder):  # which minds no folder that has just gone
+            if _CALLS in names:
+                try:
+                    found.append(cls(Path(path)))
+                except (ValueError, OSError):  # it has just been begun, or has just gone
+                    continue
+        return sorted(found, key=lambda spool: spool.last_sign)
+
+    @property
+    def owner(self) -> int:
+        """The number of the user whose it is."""
+        return os.fstat(self._calls).st_uid
 
     @property
     def last_sign(self) -> float:
@@ -317,8 +328,18 @@ class Spool:
             and Path(item.path).exists()
         )
 
+    def _opened_cursor(self, *, make: bool) -> int:
+        """The cursor's file, -1 where it is not there."""
+        try:
+            kind = os.O_RDWR | os.O_CREAT if make else os.O_RDWR
+            return os.open(self.folder / _CURSOR, kind, 0o600)
+        except FileNotFoundError:
+            return -1
+
     def _read_cursor(self) -> int:
         """Where delivery goes on; from the start if that cannot be read, as it may be repeated."""
+        if self._cursor < 0:
+            return self._head
         try:
             cursor = int(os.pread(self._cursor, 20, 0))
         except ValueError:
@@ -327,7 +348,8 @@ class Spool:
 
     def _move(self, cursor: int) -> None:
         self.cursor = cursor
-        os.pwrite(self._cursor, b"%020d" % cursor, 0)
+        if self._cursor >= 0:
+            os.pwrite(self._cursor, b"%020d" % cursor, 0)
 
 
 def _plain(text: str) -> str:

@@ -8,15 +8,15 @@ logger writes, because another tracker has another share of the run.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from boxscore.items import Item, Point
+
+from .alone import alone
 
 SUFFIX = ".steps"
 _NEW = ".new"
@@ -43,7 +43,7 @@ def raised(steps: Mapping[str, int], further: Mapping[str, int]) -> dict[str, in
     >>> raised({"a": 1, "b": 5}, {"b": 3, "c": 0})
     {'a': 1, 'b': 5, 'c': 0}
     """
-    both = {**further, **steps}
+    both = {**steps, **further}
     return {key: max(steps.get(key, step), further.get(key, step)) for key, step in both.items()}
 
 
@@ -67,7 +67,7 @@ def read(path: Path) -> dict[str, int]:
 
 def fold(path: Path, steps: Mapping[str, int]) -> None:
     """Raise what ``path`` holds to ``steps``. Raises `OSError`; then it holds what it held."""
-    with _alone(path.parent):
+    with alone(path.parent):
         before = read(path)
         after = raised(before, steps)
         if after == before and path.exists():
@@ -77,15 +77,3 @@ def fold(path: Path, steps: Mapping[str, int]) -> None:
         with os.fdopen(descriptor, "w") as file:
             json.dump(after, file, separators=(",", ":"))
         new.replace(path)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Only one process and thread at a time: a training and ``boxscore sync`` may both fold."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric
 
 from boxscore.items import Opening, Point
+from boxscore.logger import Logger
 from boxscore.loggers import DurableLogger, MLflowLogger
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -44,12 +45,24 @@ def delivered(uri: str, folder: Path, calls: int) -> float:
     """Values per second from the first call of `log` to the end of the run in MLflow."""
     run = opening()
     logger = DurableLogger(MLflowLogger(uri), folder, patience=600)
+    _, seconds = sent(logger, run, calls)
+    verify(uri, run, calls)
+    return calls * len(NAMES) / seconds
+
+
+def sent(logger: DurableLogger, run: Opening, calls: int) -> tuple[float, float]:
+    """Seconds until all was recorded at full speed, and until the end of the run had arrived."""
     logger.open(run)
     start = time.perf_counter()
     for points in records(calls):
         logger.log(points)
+    recorded = time.perf_counter() - start
     logger.close()
-    seconds = time.perf_counter() - start
+    return recorded, time.perf_counter() - start
+
+
+def verify(uri: str, run: Opening, calls: int) -> None:
+    """Fail unless every point is in MLflow exactly once."""
     client = MlflowClient(uri)
     shelf = client.get_experiment_by_name(run.experiment)
     assert shelf is not None
@@ -57,7 +70,7 @@ def delivered(uri: str, folder: Path, calls: int) -> float:
     for key in found.data.metrics:
         steps = [metric.step for metric in client.get_metric_history(found.info.run_id, key)]
         assert sorted(steps) == [*range(calls)], f"{key}: {len(steps)} of {calls} points arrived"
-    return calls * len(NAMES) / seconds
+    assert len(found.data.metrics) == len(NAMES)
 
 
 def one_by_one(uri: str, calls: int) -> float:
@@ -86,7 +99,7 @@ def in_one_call(uri: str, calls: int) -> float:
     return len(metrics) / (time.perf_counter() - start)
 
 
-def costs(loggers: dict[str, DurableLogger], calls: int) -> dict[str, list[float]]:
+def costs(loggers: Mapping[str, Logger], calls: int) -> dict[str, list[float]]:
     """Seconds of each call of `log`, the loggers taking turns, as often as a training would."""
     seen: dict[str, list[float]] = {name: [] for name in loggers}
     for logger in loggers.values():

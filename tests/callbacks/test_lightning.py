@@ -46,12 +46,16 @@ class Detector(LightningModule):
 
 
 def trainer(callbacks: Any, **options: Any) -> Trainer:
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    defaults = {"max_steps": 8, "accelerator": "cpu", "enable_checkpointing": False}
+    quiet: dict[str, Any] = {
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    defaults: dict[str, Any] = {"max_steps": 8, "accelerator": "cpu", "enable_checkpointing": False}
     return Trainer(callbacks=callbacks, **quiet | defaults | options)
 
 
-def callback(memory: MemoryLogger, **options: Any) -> BoxscoreCallback:
+def callback(memory: MemoryLogger, **options: Any) -> Any:
     defaults: dict[str, Any] = {"dataset": "boxes", "classes": CLASSES, "loggers": [memory]}
     return BoxscoreCallback(**defaults | {"log_every": 2, "on_error": "raise"} | options)
 
@@ -98,7 +102,7 @@ def test_the_same_training_in_a_loop_and_in_lightning_gives_the_same_points(kind
 
     def model() -> nn.Module:
         torch.manual_seed(3)
-        made = fcos() if kind == "FCOS" else two_stage(MaskRCNN)
+        made: nn.Module = fcos() if kind == "FCOS" else two_stage(MaskRCNN)
         # proposals are sampled: Lightning has drawn other random numbers by then
         made.register_forward_pre_hook(lambda *_: torch.manual_seed(7) and None)
         return made
@@ -236,7 +240,8 @@ class Manual(Own):
 
     def training_step(self, batch: Any, index: int) -> Any:
         losses = super().training_step(batch, index)
-        for optimizer in self.optimizers():
+        optimizers: Any = self.optimizers()
+        for optimizer in optimizers:
             optimizer.zero_grad()
             self.manual_backward(losses["loss"], retain_graph=True)
             optimizer.step()

@@ -17,7 +17,7 @@ def of(name: str, module: str) -> Any:
         ("DetrForObjectDetection", "detection"),
         ("RTDetrV2ForObjectDetection", "detection"),
         ("SegformerForSemanticSegmentation", "semantic-segmentation"),
-        ("MaskFormerForInstanceSegmentation", "instance-segmentation"),
+        ("EomtForInstanceSegmentation", "instance-segmentation"),
     ],
 )
 @pytest.mark.parametrize("package", ["transformers.models.x", "transformers_modules.some.remote"])
@@ -31,6 +31,7 @@ def test_a_transformers_model_tells_its_task(name: str, task: Task, package: str
     [
         ("Mask2FormerForUniversalSegmentation", "transformers.models.mask2former"),
         ("DetrForSegmentation", "transformers.models.detr"),
+        ("MaskFormerForInstanceSegmentation", "transformers.models.maskformer"),  # or semantic
         ("DetrForObjectDetection", "my_models"),
     ],
 )

@@ -1,10 +1,14 @@
-"""The laws that every logger obeys: repeating a call changes nothing that a reader sees."""
+"""The laws that every logger obeys: repetition and resuming change nothing that a reader sees."""
 
 from __future__ import annotations
 
+import os
 import pickle
+import signal
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +16,8 @@ import pytest
 from mlflow import MlflowClient
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from boxscore.items import File, Item, Opening, Point, Tag
-from boxscore.logger import Logger
+from boxscore.items import File, Item, Opening, Point, Tag, unrecorded
+from boxscore.logger import Logger, Resumable
 from boxscore.loggers import DurableLogger, MemoryLogger, MLflowLogger, TensorBoardLogger
 
 # MLflow's SQL store uses what SQLAlchemy is about to drop
@@ -149,3 +153,87 @@ def test_it_keeps_the_protocol_and_pickles_before_it_opens(
     assert [path.name for path in tmp_path.iterdir()] == []  # nothing is begun before it opens
     told(logger, tmp_path, 1, Opening("a" * 32, "A 1x1", "bccd", "bccd/run"))
     assert read(logger, tmp_path)
+
+
+# resuming
+
+
+def curves(logger: Logger, folder: Path) -> dict[str, list[int]]:
+    """The steps of every series, in the order in which a reader meets them."""
+    seen: dict[str, list[int]] = {}
+    if isinstance(logger, MemoryLogger):
+        for point in logger.points:
+            seen.setdefault(point.key, []).append(point.step)
+        return seen
+    if (folder / "log").exists():
+        for name, values in of_tensorboard(logger, folder).items():
+            if isinstance(values, list):
+                split, tag = name.split(" ", 1)
+                seen[f"{tag}.{split}"] = [step for step, _ in values]
+        return seen
+    (run,) = of_mlflow(logger, folder).values()
+    assert run["status"][0] == "FINISHED"
+    return {key: [step for step, *_ in history] for key, history in run["points"].items()}
+
+
+def steps_told(first: int, last: int) -> list[list[Item]]:
+    """Calls of `log` for these steps, with an evaluation each tenth; times are never the same."""
+    return [
+        [
+            Point(name, step / 7, step, split, scope="loss A 1x1")
+            for split in (("train", "test") if step % 10 == 0 else ("train",))
+            for name in ("total", "classification")
+        ]
+        for step in range(first, last + 1)
+    ]
+
+
+def trained(logger: Logger, run: Opening, calls: list[list[Item]]) -> None:
+    """Open ``logger`` and log ``calls`` as a run does."""
+    logger.open(run)
+    known: Mapping[str, int] = {}
+    if run.resumed:
+        assert isinstance(logger, Resumable)
+        known = logger.recorded()
+    for call in calls:
+        logger.log(unrecorded(call, known))
+
+
+def killed(make: Callable[[], Logger], run: Opening, calls: list[list[Item]]) -> None:
+    """In a process of its own that gets SIGKILL when what it logged may be on the disk."""
+    child = os.fork()
+    if child == 0:
+        try:
+            trained(make(), run, calls)
+            time.sleep(1.5)  # TensorBoard's thread may need 0.1, and the machine is shared
+            os.kill(os.getpid(), signal.SIGKILL)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("end", ["closed", "killed"])
+def test_a_run_that_is_resumed_twice_shows_one_curve(
+    kind: tuple[Callable[[Path], Logger], Any], tmp_path: Path, end: str
+) -> None:
+    """Each time from thirty steps back, by a new logger in a new process or this one."""
+    make, read = kind
+    logger = make(tmp_path)
+    memory = isinstance(logger, MemoryLogger)  # its points are nowhere else
+    if memory and end == "killed":
+        return
+    if read is of_mlflow:  # MLflow cannot open a database in whose making it was killed
+        MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").search_experiments()
+    run = Opening(uuid.uuid4().hex, "A 1x1", "bccd", "bccd/run")
+    for first, last in ((1, 100), (71, 130), (101, 160)):
+        logger = logger if memory else make(tmp_path)
+        opening = replace(run, resumed=first > 1)
+        if end == "killed" and last < 160:
+            killed(lambda: make(tmp_path), opening, steps_told(first, last))
+        else:
+            trained(logger, opening, steps_told(first, last))
+            logger.close()
+    seen = curves(logger, tmp_path)
+    assert len(seen) == 4
+    for key, steps in seen.items():
+        assert steps == [*range(10, 161, 10)] if key.endswith("test") else [*range(1, 161)], key

@@ -40,3 +40,11 @@ def test_reopening_ends_the_end() -> None:
     memory.close("FAILED")
     memory.open(opening)
     assert memory.status is None
+
+
+def test_it_tells_the_last_step_of_each_series() -> None:
+    memory = MemoryLogger()
+    assert memory.recorded() == {}
+    memory.log([Point("total", 1.0, step, split) for step in (3, 1) for split in ("train", "test")])
+    memory.log([Point("total", 1.0, 7, "test", scope="loss A 1x1"), Tag("late", "2")])
+    assert memory.recorded() == {"total": 3, "loss A 1x1/total.test": 7}

@@ -1,0 +1,394 @@
+"""Real tiny trainings with Transformers' Trainer, of random weights."""
+
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import TrainerCallback
+
+from boxscore.callbacks.loop import LoopCallback
+from boxscore.callbacks.transformers import BoxscoreCallback
+from boxscore.loggers import MemoryLogger
+from boxscore.losses import cross_entropy_loss
+from tests.tiny_batches import built
+from tests.tiny_transformers import tf
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory")
+
+
+def segformer() -> Any:
+    return built("segformer", drop_path_rate=0.0, classifier_dropout_prob=0.0)
+
+
+def detr() -> Any:
+    return built("detr", auxiliary_loss=True, dropout=0.0)
+
+
+class Pictures(torch.utils.data.Dataset[dict[str, Any]]):
+    """Noise, with one bright box each, labelled for ``task``."""
+
+    def __init__(self, task: str, count: int, first: int = 0, fails_at: int = -1) -> None:
+        self.task, self.count, self.first, self.fails_at = task, count, first, fails_at
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if index == self.fails_at:
+            raise ZeroDivisionError("a broken picture")
+        number = self.first + index
+        image = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(number)) * 0.3
+        left, top, label = 8 * (number % 4), 8 * (number % 3), number % 3
+        mask = torch.zeros(64, 64)
+        mask[top : top + 24, left : left + 32] = 1
+        picture = {"pixel_values": image + 0.5 * mask}
+        if self.task == "semantic":
+            return {**picture, "labels": (mask * label).long()}
+        if self.task == "masks":
+            return {**picture, "mask_labels": mask[None], "class_labels": torch.tensor([label])}
+        box = torch.tensor([[left + 16, top + 12, 32, 24]]) / 64
+        labels = {"class_labels": torch.tensor([label]), "boxes": box}
+        known = {"image_id": torch.tensor([number]), "orig_size": torch.tensor([128, 128])}
+        return {**picture, "labels": labels | known}
+
+
+def together(batch: list[dict[str, Any]]) -> dict[str, Any]:
+    joined: dict[str, Any] = {}
+    for name in batch[0]:
+        values = [one[name] for one in batch]
+        stacks = name == "pixel_values" or (name == "labels" and not isinstance(values[0], dict))
+        joined[name] = torch.stack(values) if stacks else values
+    return joined
+
+
+class Trainer(tf.Trainer):  # type: ignore[misc]
+    """In the order of the data, so that a loop can do the same."""
+
+    def _get_train_sampler(self, *_: Any, **__: Any) -> Any:
+        return torch.utils.data.SequentialSampler(self.train_dataset)
+
+
+def trainer(folder: Path, model: Any, task: str, score: Any, **options: Any) -> Trainer:
+    data = {
+        "train_dataset": options.pop("train_dataset", Pictures(task, 8)),
+        "eval_dataset": options.pop("eval_dataset", Pictures(task, 5, first=100)),
+    }
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, weight_decay=0.01)
+    callbacks = [score, *options.pop("callbacks", [])]
+    defaults: dict[str, Any] = {
+        "per_device_train_batch_size": 2, "per_device_eval_batch_size": 2, "max_steps": 8,
+        "eval_strategy": "steps", "eval_steps": 4, "save_strategy": "no", "max_grad_norm": 0.0,
+        "lr_scheduler_type": "constant",
+        "report_to": [], "remove_unused_columns": False, "use_cpu": True, "disable_tqdm": True,
+    }  # fmt: skip
+    args = tf.TrainingArguments(str(folder), **defaults | options)
+    return Trainer(
+        model, args, **data, data_collator=together, callbacks=callbacks,
+        optimizers=(optimizer, None),
+    )  # fmt: skip
+
+
+def callback(memory: MemoryLogger, **options: Any) -> BoxscoreCallback:
+    defaults: dict[str, Any] = {"dataset": "boxes", "loggers": [memory], "log_every": 2}
+    return BoxscoreCallback(**defaults | {"on_error": "raise"} | options)
+
+
+def series(memory: MemoryLogger, name: str, split: str) -> dict[int, float]:
+    return {p.step: p.value for p in memory.points if (p.name, p.split) == (name, split)}
+
+
+def measured(memory: MemoryLogger) -> dict[tuple[str, str, int], float]:
+    """All but what tells of time."""
+    timed = ("progress/images_per_second", "progress/evaluation_seconds")
+    return {(p.key, p.split, p.step): p.value for p in memory.points if p.name not in timed}
+
+
+def fit(folder: Path, model: Any, task: str, **options: Any) -> tuple[MemoryLogger, Any]:
+    memory = MemoryLogger()
+    score = callback(memory, **options.pop("score", {}))
+    fitted = trainer(folder, model, task, score, **options)
+    fitted.train()
+    return memory, fitted
+
+
+def test_segformer_in_a_loop_and_in_the_trainer_gives_the_same_points(tmp_path: Path) -> None:
+    by_trainer, _ = fit(tmp_path, segformer(), "semantic")
+    memory, model = MemoryLogger(), segformer()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, weight_decay=0.01)
+
+    def loader(count: int, first: int = 0) -> Any:
+        data = Pictures("semantic", count, first)
+        return torch.utils.data.DataLoader(
+            data, 2, collate_fn=lambda b: tuple(together(b).values())
+        )
+
+    with LoopCallback(
+        model, optimizer, loader(5, 100), train_loader=loader(8), dataset="boxes",
+        classes=dict(model.config.id2label), criterion=cross_entropy_loss, loggers=[memory],
+        log_every=2, evaluate_every=4, on_error="raise",
+    ) as score:  # fmt: skip
+        for _ in range(2):
+            for images, targets in loader(8):
+                model.train()
+                outputs = model(pixel_values=images, labels=targets)
+                optimizer.zero_grad()
+                outputs.loss.backward()
+                optimizer.step()
+                score.step(outputs.loss, outputs=outputs.logits, targets=targets)
+    assert measured(by_trainer) == pytest.approx(measured(memory), rel=1e-5)
+    assert by_trainer.tags["boxscore.fingerprint.test"] == memory.tags["boxscore.fingerprint.test"]
+    assert by_trainer.tags["boxscore.group"] == "SegFormer 64x64"
+    for name in ("total", "classification", "focal", "cross_entropy", "dice", "regularization"):
+        assert list(series(by_trainer, name, "train")) == [2, 4, 6, 8]
+        assert list(series(by_trainer, name, "test")) == [4, 8]
+    for name in ("AP", "AR", "IoU", "pixel_accuracy", "F1"):
+        for split in ("train", "test"):
+            assert list(series(by_trainer, name, split)) == [4, 8]
+
+
+def test_detr_by_hand(tmp_path: Path) -> None:
+    """Parts are weighted as in the objective, on both splits; figures in the original frame."""
+    score = {"log_every": 1, "evaluate_train_every": 2}
+    memory, _ = fit(tmp_path, detr(), "boxes", max_steps=2, eval_steps=1, score=score)
+    model, data = detr(), Pictures("boxes", 8)
+    model.train()
+    found = model(**together([data[0], data[1]]))
+    parts = {name: float(value.detach()) for name, value in found.loss_dict.items()}
+    assert series(memory, "classification", "train")[1] == pytest.approx(parts["loss_ce"], rel=1e-5)
+    boxes = 5 * parts["loss_bbox"] + 2 * parts["loss_giou"]
+    assert series(memory, "localization", "train")[1] == pytest.approx(boxes, rel=1e-5)
+    decay = series(memory, "regularization", "train")[1]
+    assert series(memory, "total", "train")[1] - decay == pytest.approx(
+        float(found.loss.detach()), rel=1e-5
+    )
+    assert not series(memory, "other", "train")
+    for split in ("train", "test"):
+        assert series(memory, "box_AP", split)
+        names = {p.name for p in memory.points if p.split == split and p.scope.startswith("metric")}
+        assert "box_AR_medium" in names  # 64 x 48 pixels in the original image
+        assert "box_AR_small" not in names
+    loss = sum(
+        float(p.value) for p in memory.points if (p.name, p.split, p.step) == ("total", "test", 1)
+    )
+    assert loss > 0
+
+
+@pytest.mark.parametrize("task", ["instance-segmentation", "semantic-segmentation"])
+def test_mask2former(tmp_path: Path, task: Any) -> None:
+    """Losses of points drawn at random are drawn alike each time in an evaluation."""
+    runs = [
+        fit(tmp_path, built("mask2former"), "masks", max_steps=4, score={"task": task})[0]
+        for _ in range(2)
+    ]
+    memory = runs[0]
+    names = (
+        ("mask", "classification") if task.startswith("instance") else ("classification", "dice")
+    )
+    for name in (*names, "total"):
+        assert list(series(memory, name, "train")) == [2, 4], name
+        assert list(series(memory, name, "test")) == [4], name
+    figures = ("mask_AP", "box_AP") if task.startswith("instance") else ("IoU", "AP")
+    for name in figures:
+        assert list(series(memory, name, "test")) == [4]
+        assert list(series(memory, name, "train")) == [4]
+    assert series(runs[0], "total", "test") == series(runs[1], "total", "test")
+
+
+def test_accumulation(tmp_path: Path) -> None:
+    memory, _ = fit(
+        tmp_path, segformer(), "semantic", gradient_accumulation_steps=4, max_steps=4, eval_steps=2,
+        per_device_train_batch_size=1, score={"log_every": 1},
+    )  # fmt: skip
+    assert list(series(memory, "total", "train")) == [1, 2, 3, 4]
+    assert series(memory, "progress/images_seen", "train") == {1: 4, 2: 8, 3: 12, 4: 16}
+    assert series(memory, "progress/epoch", "train")[2] == 1.0
+    model, data = segformer(), Pictures("semantic", 8)
+    model.train()
+    losses = [float(model(**together([data[n]])).loss.detach()) for n in range(4)]
+    assert series(memory, "classification", "train")[1] == pytest.approx(sum(losses) / 4, rel=1e-5)
+
+
+def test_mixed_precision(tmp_path: Path) -> None:
+    memory, _ = fit(tmp_path, segformer(), "semantic", bf16=True, max_steps=4)
+    exact, _ = fit(tmp_path, segformer(), "semantic", max_steps=4)
+    assert series(memory, "total", "test") == pytest.approx(
+        series(exact, "total", "test"), rel=0.02
+    )
+    assert list(series(memory, "IoU", "test")) == [4]
+
+
+def test_the_trainer_is_asked_to_evaluate(tmp_path: Path) -> None:
+    memory, fitted = fit(
+        tmp_path, segformer(), "semantic", eval_strategy="no", max_steps=5,
+        score={"evaluate_every": 2},
+    )  # fmt: skip
+    assert list(series(memory, "IoU", "test")) == [2, 4, 5]
+    assert [log["step"] for log in fitted.state.log_history if "eval_loss" in log] == [2, 4]
+
+
+def test_several_sets_and_figures_that_choose_the_best_checkpoint(tmp_path: Path) -> None:
+    sets = {"day": Pictures("semantic", 4, 100), "night": Pictures("semantic", 2, 200)}
+    stop = tf.EarlyStoppingCallback(early_stopping_patience=1)
+    memory, fitted = fit(
+        tmp_path, segformer(), "semantic", eval_dataset=sets, eval_steps=2, save_steps=2,
+        save_strategy="steps", metric_for_best_model="day_IoU", callbacks=[stop],
+        load_best_model_at_end=True, max_steps=40,
+    )  # fmt: skip
+    for split in ("test-day", "test-night"):
+        assert 2 in series(memory, "IoU", split)
+        assert 2 in series(memory, "cross_entropy", split)
+    assert fitted.state.best_metric == max(series(memory, "IoU", "test-day").values())
+    assert 2 <= fitted.state.global_step < 40
+    assert series(memory, "summary/best_IoU", "")
+
+
+def test_a_prediction_is_no_evaluation(tmp_path: Path) -> None:
+    memory = MemoryLogger()
+
+    class Predicting(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step == 1:
+                fitted.predict(Pictures("semantic", 3, 300))
+
+    fitted = trainer(
+        tmp_path, segformer(), "semantic", callback(memory), max_steps=4, callbacks=[Predicting()]
+    )
+    fitted.train()
+    assert list(series(memory, "IoU", "test")) == [4]
+
+
+def test_what_is_not_understood_is_told_once_and_the_rest_is_logged(tmp_path: Path) -> None:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        memory, _ = fit(
+            tmp_path, segformer(), "semantic", max_steps=4, eval_steps=2,
+            score={"task": "detection", "on_error": "warn"},
+        )  # fmt: skip
+    said = {str(w.message) for w in told if "boxscore" in str(w.message)}
+    (about,) = [line for line in said if "test split" in line and "times in this run" not in line]
+    assert "predict=" in about
+    assert list(series(memory, "total", "train")) == [2, 4]
+    assert memory.status == "FINISHED"
+
+
+def test_predict_adapts_any_model(tmp_path: Path) -> None:
+    def predict(model: Any, batch: Any) -> Any:
+        targets = [
+            {"boxes": torch.tensor([[0.0, 0.0, 9.0, 9.0]]), "labels": torch.tensor([1])}
+            for _ in batch["pixel_values"]
+        ]
+        perfect = [{**t, "scores": torch.ones(1)} for t in targets]
+        return {"loss_ce": 0.25}, perfect, targets
+
+    memory, _ = fit(
+        tmp_path, segformer(), "semantic", max_steps=4,
+        score={"task": "detection", "predict": predict},
+    )  # fmt: skip
+    assert series(memory, "classification", "test") == {4: 0.25}
+    assert series(memory, "box_AP", "test") == {4: pytest.approx(1.0)}
+
+
+def resume(folder: Path, memory: MemoryLogger, steps: int, **options: Any) -> Any:
+    """Train on from the checkpoint of step 4, if there is one."""
+    found = folder / "checkpoint-4"
+    score = callback(memory, **options.pop("score", {}))
+    fitted = trainer(
+        folder, segformer(), "semantic", score, max_steps=steps, eval_steps=2, save_steps=4,
+        save_strategy="steps", **options,
+    )  # fmt: skip
+    fitted.train(resume_from_checkpoint=str(found) if found.exists() else None)
+    return score
+
+
+@pytest.mark.filterwarnings("ignore:.*max_steps")
+@pytest.mark.parametrize("restore", [False, True])
+def test_a_checkpoint_continues_the_run_without_a_point_twice(
+    tmp_path: Path, restore: bool
+) -> None:
+    """The training went on to step 6, and goes back to step 4 twice; then all is as if never."""
+    whole, parts = MemoryLogger(), MemoryLogger()
+    options = {"restore_callback_states_from_checkpoint": restore}
+    resume(tmp_path / "whole", whole, 10)
+    ids = {resume(tmp_path / "parts", parts, steps, **options).run.id for steps in (6, 8, 10)}
+    assert len(ids) == 1
+    assert parts.status == "FINISHED"
+    # (Transformers 5.24 does not load all of a SegFormer's weights again: the values differ)
+    assert measured(parts).keys() == measured(whole).keys()
+    assert len(parts.points) == len({(p.key, p.step) for p in parts.points})
+    state = json.loads((tmp_path / "parts" / "checkpoint-4" / "trainer_state.json").read_text())
+    assert state["stateful_callbacks"]["boxscore"]["run"]["step"] == 4
+
+
+@pytest.mark.filterwarnings("ignore:.*max_steps")
+def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
+    first = resume(tmp_path, MemoryLogger(), 4)
+    with pytest.raises(ValueError, match=r"its dataset is 'boxes', here it is 'other'.*run='new'"):
+        resume(tmp_path, MemoryLogger(), 6, score={"dataset": "other"})
+    other = MemoryLogger()
+    again = resume(tmp_path, other, 6, score={"dataset": "other", "run": "new"})
+    assert again.run.id != first.run.id
+    assert list(series(other, "total", "train")) == [6]
+
+
+def test_an_exception_fails_the_run_where_it_is_told_of(tmp_path: Path) -> None:
+    memory = MemoryLogger()
+    broken = Pictures("semantic", 8, fails_at=7)
+    with pytest.raises(ZeroDivisionError), callback(memory) as score:
+        trainer(tmp_path, segformer(), "semantic", score, train_dataset=broken).train()
+    assert memory.status == "FAILED"
+    assert list(series(memory, "total", "train")) == [2]
+
+
+def test_the_next_training_ends_what_an_exception_left(tmp_path: Path) -> None:
+    memory, broken = MemoryLogger(), Pictures("semantic", 8, fails_at=7)
+    score = callback(memory)
+    with pytest.raises(ZeroDivisionError):
+        trainer(tmp_path, segformer(), "semantic", score, train_dataset=broken).train()
+    failed = score.run
+    assert failed is not None
+    trainer(tmp_path, segformer(), "semantic", score, max_steps=2).train()
+    assert not failed.is_open
+    assert score.run is not failed
+    assert memory.status == "FINISHED"
+
+
+SCRIPT = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from tests.callbacks import test_transformers as here
+from boxscore.loggers import MemoryLogger
+
+class Witness(MemoryLogger):
+    def close(self, status="FINISHED"):
+        Path(sys.argv[2], "status").write_text(status)
+
+class Ending(here.TrainerCallback):
+    def on_step_end(self, args, state, control, **_):
+        if state.global_step == 2:
+            if sys.argv[3] == "error":
+                raise ZeroDivisionError
+            os.kill(os.getpid(), getattr(signal, sys.argv[3]))
+
+score = here.callback(Witness())
+folder = Path(sys.argv[2])
+here.trainer(folder, here.segformer(), "semantic", score, callbacks=[Ending()]).train()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("end", "status"), [("error", "FAILED"), ("SIGTERM", "KILLED"), ("SIGINT", "KILLED")]
+)
+def test_how_the_process_ended_is_told(tmp_path: Path, end: str, status: str) -> None:
+    """The Trainer tells its callbacks of none of these."""
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", SCRIPT, str(root), str(tmp_path), end]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert ended.returncode != 0
+    assert (tmp_path / "status").read_text() == status, ended.stderr
