@@ -283,8 +283,8 @@ class Scorekeeper:
             if status == "FINISHED":
                 status = self._last_words(run)
             self._guard.report()
-        except BaseException as error:
-            status = ended(error)
+        except BaseException as error:  # such as SIGTERM, as torchrun sends where another failed
+            status = status if status == "FAILED" else ended(error)
             raise
         finally:
             run.close(status)

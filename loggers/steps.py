@@ -43,7 +43,7 @@ def raised(steps: Mapping[str, int], further: Mapping[str, int]) -> dict[str, in
     >>> raised({"a": 1, "b": 5}, {"b": 3, "c": 0})
     {'a': 1, 'b': 5, 'c': 0}
     """
-    both = {**further, **steps}
+    both = {**steps, **further}
     return {key: max(steps.get(key, step), further.get(key, step)) for key, step in both.items()}
 
 

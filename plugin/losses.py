@@ -62,7 +62,8 @@ def regularization_loss(optimizer: torch.optim.Optimizer) -> Tensor:
     total = torch.zeros((), dtype=torch.float64)
     parts, is_spread = total, False
     for group in optimizer.param_groups:
-        decay, weights = group.get("weight_decay", 0), group["params"]
+        decay = group.get("weight_decay", 0)
+        weights = [w for w in group["params"] if w.requires_grad]
         spread = [w for w in weights if _is_spread(w)]
         is_spread |= bool(spread)
         if decay and spread:
@@ -78,7 +79,7 @@ def regularization_loss(optimizer: torch.optim.Optimizer) -> Tensor:
 
 def _squares(weights: Sequence[Any]) -> Tensor:
     """The sum of the squares of ``weights``, on their device."""
-    weights = [w for w in weights if w.requires_grad and w.numel()]
+    weights = [w for w in weights if w.numel()]
     if not weights:
         return torch.zeros((), dtype=torch.float64)
     norms = torch._foreach_norm(weights)

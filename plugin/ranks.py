@@ -115,6 +115,25 @@ def from_first(make: Callable[[], T]) -> T:
     return value if rank() == 0 else pickle.loads(told[0])  # type: ignore[no-any-return]
 
 
+def unanimous(work: Callable[[], T]) -> T:
+    """What ``work`` returns here, if it raises on no rank.
+
+    Raises:
+        Exception: what it raised here, or else on the first rank where it did.
+    """
+    value: Any = None
+    error: Exception | None = None
+    try:
+        value = work()
+    except Exception as raised:
+        error = raised
+    errors = gathered(None if error is None or size() == 1 else _sendable(error))
+    for other in (error, *errors):
+        if other is not None:
+            raise other
+    return value  # type: ignore[no-any-return]
+
+
 def _sendable(error: Exception) -> Exception:
     """``error``, or of one that does not survive pickling its text."""
     import pickle

@@ -41,3 +41,22 @@ def test_compare_four(capsys: pytest.CaptureFixture[str]) -> None:
     load("compare_four").main(steps=1, input_size=64)
     shown = capsys.readouterr().out
     assert all(name in shown for name in ("RetinaNet 64x64 ResNet-18", "FCOS 64x64 MobileNetV3"))
+
+
+QUIET = "ignore:.*(does not have many workers|pin_memory|number of training batches|logging inter)"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings(QUIET)
+@pytest.mark.parametrize(
+    ("name", "figure"), [("lightning_detection", "box_AP50"), ("transformers_segformer", "IoU")]
+)
+def test_with_a_trainer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, figure: str
+) -> None:
+    load(name).main(steps=4, log_every=1, evaluate_every=2)
+    shown = capsys.readouterr().out
+    assert figure in shown
+    assert "example/" in shown.splitlines()[-1]  # the best checkpoint
+    assert (tmp_path / "example" / "mlflow.db").exists()
+    assert [*(tmp_path / "example" / "runs").rglob("test/events*")]

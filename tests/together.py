@@ -8,15 +8,19 @@ from __future__ import annotations
 import multiprocessing
 import os
 import socket
+import subprocess
+import sys
 import time
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch.distributed
 
 T = TypeVar("T")
+ROOT = Path(__file__).parents[1]
 
 LOADED = ("torch", "torchvision", "accelerate", "boxscore.callbacks.loop", "tests.tiny")
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -62,6 +66,18 @@ def together(
         if told == "error" or (told == "gone" and not gone):
             raise AssertionError(f"rank {rank} of {size}: {what}")
     return [what if told == "done" else None for told, what in results]  # type: ignore[misc]
+
+
+def torchrun(
+    size: int, *arguments: object, seconds: float = 120
+) -> subprocess.CompletedProcess[str]:
+    """What torchrun, given a script or ``-m`` module and its arguments, printed and ended with."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*command, "--nproc-per-node", str(size), *map(str, arguments)],
+        cwd=ROOT, capture_output=True, text=True, timeout=seconds, env=environment, check=False,
+    )  # fmt: skip
 
 
 def _heard(ends: list[Connection], until: float) -> list[tuple[str, Any]]:

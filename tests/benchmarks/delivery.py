@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric
 
 from boxscore.items import Opening, Point
+from boxscore.logger import Logger
 from boxscore.loggers import DurableLogger, MLflowLogger
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -98,7 +99,7 @@ def in_one_call(uri: str, calls: int) -> float:
     return len(metrics) / (time.perf_counter() - start)
 
 
-def costs(loggers: dict[str, DurableLogger], calls: int) -> dict[str, list[float]]:
+def costs(loggers: Mapping[str, Logger], calls: int) -> dict[str, list[float]]:
     """Seconds of each call of `log`, the loggers taking turns, as often as a training would."""
     seen: dict[str, list[float]] = {name: [] for name in loggers}
     for logger in loggers.values():

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,20 +17,22 @@ from boxscore import Identity, ranks
 from boxscore.callbacks.loop import LoopCallback
 from boxscore.loggers import MemoryLogger
 from boxscore.losses import cross_entropy_loss
-from tests.tiny import CLASSES, Pictures, collate, fcos, loader, train_step, two_stage
+from tests.tiny import CLASSES, Pictures, collate, fcos, two_stage
 from tests.together import together
 
 SIZES = pytest.mark.parametrize("size", [2, 3])
-MODELS: dict[str, Callable[[], Any]] = {
-    "fcos": fcos,
-    "mask": lambda: two_stage(MaskRCNN),
-    "semantic": lambda: semantic(),
-}
 
 
 def semantic() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1))
+
+
+MODELS: dict[str, Callable[[], Any]] = {
+    "fcos": fcos,
+    "mask": lambda: two_stage(MaskRCNN),
+    "semantic": semantic,
+}
 
 
 def maps(count: int) -> TensorDataset:

@@ -495,6 +495,23 @@ def test_no_credential_is_written_anywhere(
         assert "s3cret" not in text
 
 
+def test_no_credential_stays_where_all_was_delivered(
+    server: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor in the file that tells a resumed training how far the run came."""
+    run = opening()
+    uri = server.uri.replace("://", "://ann:s3cret@")
+    logger = DurableLogger(MLflowLogger(uri), tmp_path, patience=60)
+    logger.open(run)
+    logger.log([*points(3), Point("b@d", 1.0, 1)])
+    logger.close()
+    assert history(server.uri, run) == told(points(3))
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert sorted(path.suffix for path in files) == [".jsonl", ".steps"]
+    for text in (*(path.read_text() for path in files), *map(str, files), caplog.text):
+        assert "s3cret" not in text
+
+
 def test_the_standard_loggers_write_to_both(tmp_path: Path) -> None:
     run = opening()
     uri = f"sqlite:///{tmp_path}/mlflow.db"
