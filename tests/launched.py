@@ -64,7 +64,9 @@ def differing(one: dict[str, Any], several: dict[str, Any], rel: float = 1e-6) -
         kind, _, name = key.partition("/")
         if key not in points or name.split(".train")[0] in ("focal", "cross_entropy", "dice"):
             continue
-        close = math.isclose(points[key], value, rel_tol=rel if kind.startswith("loss") else 0.0)
+        close = math.isclose(
+            points[key], value, rel_tol=rel if kind.startswith(("loss", "native")) else 0.0
+        )
         if not close:
             wrong.append(f"{key}: {value!r}, of several {points[key]!r}")
     tags = one["tags"].keys() | several["tags"].keys()
