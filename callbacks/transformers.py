@@ -234,7 +234,7 @@ class BoxscoreCallback(Scorekeeper, TrainerCallback):
         seen, self._criterion_saw = self._criterion_saw, []
         if not model.training:
             loss = getattr(outputs, "loss", None)  # the Trainer multiplies it in place
-            self._forward = inputs, outputs, loss.clone() if hasattr(loss, "clone") else loss
+            self._forward = inputs, outputs, None if loss is None else loss.clone()
             return
         labels = inputs.get("labels")
         ids = ids_of(labels) if isinstance(labels, list) else ()

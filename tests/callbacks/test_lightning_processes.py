@@ -41,8 +41,9 @@ class Turns(torch.utils.data.Sampler[list[int]]):
 
     def __init__(self, count: int, size: int, few: int, *, train: bool) -> None:
         self.batch_size, self.train, self.epoch = few, train, 0
+        indices: Any = range(count)
         self.samplers: list[Any] = [
-            DistributedSampler(range(count), size, rank, shuffle=train) for rank in range(size)
+            DistributedSampler(indices, size, rank, shuffle=train) for rank in range(size)
         ]
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -239,7 +240,8 @@ class Sharded(Segmenter):
 
     def configure_model(self) -> None:
         if self.trainer.world_size > 1:
-            fully_shard(self.model, mesh=self.device_mesh["data_parallel"])
+            mesh: Any = self.device_mesh
+            fully_shard(self.model, mesh=mesh["data_parallel"])
 
     def on_train_batch_start(self, *_: Any) -> None:
         weights = self.trainer.optimizers[0].param_groups[0]["params"]
@@ -359,7 +361,7 @@ def alone(name: str, size: int, folder: Path) -> dict[str, Any]:
 Told = Callable[[int], list[dict[str, Any]]]
 
 
-def agreed(ranks: list[dict[str, Any]], name: str) -> dict[str, Any]:
+def agreed(ranks: list[dict[str, Any]], name: str) -> Any:
     """What the first process told, and that the others know as much but log nothing."""
     first, *others = [rank[name] for rank in ranks]
     assert (first["opened"], first["status"]) == (True, "FINISHED")
