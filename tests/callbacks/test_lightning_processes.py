@@ -434,7 +434,7 @@ def test_the_figures_are_those_of_the_weights_that_are_saved(
     state = torch.load(several["file"], weights_only=True)["state_dict"]
 
     class Loaded(Steady):
-        def on_before_zero_grad(self, *_: Any) -> None:  # after a forward, before it is measured
+        def on_after_backward(self) -> None:  # which comes before it is measured
             self.load_state_dict(state)
 
     one = trained(
