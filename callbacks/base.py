@@ -20,7 +20,7 @@ from .loaders import images_of, length, random_numbers_kept, share
 from .options import NEW, Keywords, Options, classes_of, task_of
 from .predict import Predict, main_output, of_criterion, predictor
 from .progress import Progress
-from .watched import dataset_of, inferred, local, splits
+from .watched import buffers_of_the_first, dataset_of, inferred, local, splits
 
 COSTLY, LONG_ENOUGH = 0.2, 60.0
 """Share of the time, and seconds, from which on the cost of evaluating is worth a remark."""
@@ -91,6 +91,12 @@ class Scorekeeper:
                 something else.
         """
         options = self.options
+        if not ranks.all_here():
+            self._guard.remark(
+                "alone",
+                "not every process of this training has made the callback, so that it sees only "
+                "what this one does; make it on every process: the first alone will log",
+            )
         self._loaders = splits(loaders)
         first = next(iter(self._loaders.values()), None)
         task = task_of(model, options.task)
@@ -195,7 +201,8 @@ class Scorekeeper:
                 values |= self._measured(outputs, targets)
         with self._guard("recording a step"):
             run.record(values, step=step)
-            if due:
+        if due:  # whatever came of that: the other processes are asked for their images now
+            with self._guard("recording how far the training is"):
                 epoch = self._epoch()
                 said = self._progress.values(step, self._evaluation_seconds)
                 run.progress(said if epoch is None else {**said, "epoch": epoch}, step=step)
@@ -239,7 +246,7 @@ class Scorekeeper:
         """Evaluate what is due after ``step``, and after whole epoch ``epoch`` if one has ended."""
         before, self._steps = self._steps, step
         if epoch is not None:
-            self._progress.epoch_ended()
+            self._progress.epoch_ended(step)
             self._know_train_ids()
         test, train = self._evaluate_every, self._evaluate_train_every
         if test.due(step, since=before) or (epoch is not None and test.due_epoch(epoch)):
@@ -276,8 +283,8 @@ class Scorekeeper:
             if status == "FINISHED":
                 status = self._last_words(run)
             self._guard.report()
-        except BaseException as error:
-            status = ended(error)
+        except BaseException as error:  # such as SIGTERM, as torchrun sends where another failed
+            status = status if status == "FAILED" else ended(error)
             raise
         finally:
             run.close(status)
@@ -285,14 +292,15 @@ class Scorekeeper:
     def _last_words(self, run: Run) -> Status:
         """What is left to say at the end of a training that went well for this process."""
         try:
-            ranks.until_all("the end of the training")
+            reached = ranks.until_all("the end", (run.step, self._evaluated_at))
         except RuntimeError as error:  # torch's, where another process is gone
             self._guard.tell("another process has not come to the end", error)
             return "FAILED"
         self._is_ending = True
-        if self._evaluates_at_end and self._evaluated_at < run.step:
+        run.step = max(step for step, _ in reached)
+        if self._evaluates_at_end and min(at for _, at in reached) < run.step:
             self.evaluate()
-        self._progress.epoch_ended()
+        self._progress.epoch_ended(run.step)
         self._know_train_ids()
         return "FINISHED"
 
@@ -309,10 +317,13 @@ class Scorekeeper:
                 modes_kept(self._model),
                 evaluation,
             ):
+                if len(ranks.meet(f"evaluation of {split}", None, evaluation.step)) < ranks.size():
+                    raise RuntimeError("other processes are at another step than this one")
                 self._model.eval()
-                for batch, ids, keep in share(loader, count):
-                    found = self._predict(local(self._model), batch)
-                    self.measure(evaluation, *found, ids=ids, keep=keep)
+                with buffers_of_the_first(self._model):
+                    for batch, ids, keep in share(loader, count):
+                        found = self._predict(local(self._model), batch)
+                        self.measure(evaluation, *found, ids=ids, keep=keep)
         finally:
             self._evaluating = False
         self.remark_on(evaluation, time.perf_counter() - start)

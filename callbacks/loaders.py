@@ -55,22 +55,23 @@ def share(loader: Any, count: int | None) -> Share:
     sets of torchvision have), or its index.
 
     Several processes take the first one's batches in turn, unless the loader shares them out
-    itself. Each goes through as many batches, the last ones repeated where they do not divide:
-    models that are spread over the processes compute each batch together.
+    itself, or is no DataLoader and gives each process batches of its own. Each goes through as many
+    batches, one repeated where they do not divide: models that are spread over the processes
+    compute each batch together.
     """
     data: Any = getattr(loader, "dataset", None)
     known = isinstance(loader, torch.utils.data.DataLoader) and length(data)
     if count is not None and not known:
-        return ((batch, None, None) for batch in _Subset(loader, count))
-    if count is None and (ranks.size() == 1 or not known or _is_shared(loader)):
+        return _by_turns(_Subset(loader, count))
+    if count is None and (ranks.size() == 1 or _is_shared(loader)):
         return _whole(loader)
+    if count is None and (not known or loader.batch_sampler is None):
+        return _by_turns(loader)
     ids = None
     if count is not None:
         ids = [identifier(i) for i in getattr(data, "ids", range(len(data)))]
         chosen, few = lowest(ids, count), _batch_size(loader)
         groups = [chosen[start : start + few] for start in range(0, len(chosen), few)]
-    elif loader.batch_sampler is None:
-        return _whole(loader)
     else:
         groups = ranks.from_first(lambda: [list(group) for group in loader.batch_sampler])
     return _in_turn(loader, groups, ids)
@@ -102,10 +103,49 @@ def _in_turn(loader: Any, groups: Sequence[list[int]], ids: Sequence[str] | None
         collate_fn=loader.collate_fn,
         num_workers=loader.num_workers,
         pin_memory=loader.pin_memory,
+        worker_init_fn=loader.worker_init_fn,
+        multiprocessing_context=loader.multiprocessing_context,
     )
     for turn, group, batch in zip(turns, mine, again, strict=True):
         named = None if ids is None else [ids[index] for index in group]
         yield batch, named, None if turn < len(groups) else 0
+
+
+def _by_turns(batches: Iterable[Any]) -> Share:
+    """Every so many of batches that can only be gone through, if all processes have the same."""
+    size = ranks.size() if _is_everywhere(batches) else 1
+    mine, last, spare = ranks.rank() % size, 0, None
+    for number, batch in enumerate(batches):
+        last = number % size
+        spare = spare if last else batch
+        if last == mine:
+            yield batch, None, None
+    if last < mine and spare is not None:
+        yield spare, None, 0
+
+
+def _is_everywhere(batches: Iterable[Any]) -> bool:
+    """Whether all processes have the same first batch; several that share out a set do not."""
+    if ranks.size() == 1:
+        return True
+    first = hashlib.sha256()
+    for content in _contents(next(iter(batches), None)):
+        first.update(content)
+    return len(set(ranks.gathered(first.digest()))) == 1
+
+
+def _contents(batch: Any) -> Iterator[bytes]:
+    if isinstance(batch, torch.Tensor):
+        yield batch.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+    elif isinstance(batch, Mapping):
+        for name, value in batch.items():
+            yield str(name).encode()
+            yield from _contents(value)
+    elif isinstance(batch, list | tuple):
+        for item in batch:
+            yield from _contents(item)
+    else:
+        yield repr(batch).encode()
 
 
 def _batch_size(loader: Any) -> int:

@@ -42,13 +42,13 @@ class Progress:
             self.train_ids.add(image_id)
         self._unread.clear()
 
-    def epoch_ended(self) -> None:
+    def epoch_ended(self, step: int) -> None:
         """The first whole epoch tells which images are trained on, in all processes together."""
         if self._skip_epoch:
             self._skip_epoch = False
         elif not self.ids_known:
             self.read_ids()
-            for other in ranks.meet("ids of the train set", self.train_ids):
+            for other in ranks.meet("ids of the train set", self.train_ids, step):
                 self.train_ids.merge(other)
             self.ids_known = True
 
@@ -59,7 +59,7 @@ class Progress:
             step: optimizer steps so far.
             paused: seconds that went to evaluations since the beginning.
         """
-        now, images = time.perf_counter() - paused, sum(ranks.meet(f"images {step}", self.images))
+        now, images = time.perf_counter() - paused, sum(ranks.meet("images", self.images, step))
         before, seen = self._last
         self._last = (now, images)
         self.read_ids()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from boxscore import Identity, ranks
@@ -16,7 +17,29 @@ def local(model: Any) -> Any:
 
     That exchanges buffers at each forward, for which processes with fewer batches would be missing.
     """
-    return model.module if type(model).__name__ == "DistributedDataParallel" else model
+    wrapper = getattr(model, "_orig_mod", model)
+    return wrapper.module if type(wrapper).__name__ == "DistributedDataParallel" else model
+
+
+@contextmanager
+def buffers_of_the_first(model: Any) -> Iterator[None]:
+    """Measure with the first process's buffers, such as batch norm's averages, in all processes.
+
+    Each process has its own until DistributedDataParallel hands out the first one's at the next
+    forward in training; and the first one's are those that checkpoints hold.
+    """
+    inner = local(model)
+    if ranks.size() == 1 or inner is model or not getattr(model, "broadcast_buffers", True):
+        yield
+        return
+    buffers = list(inner.buffers())
+    own = [buffer.clone() for buffer in buffers]
+    ranks.copy_of_first(buffers)
+    try:
+        yield
+    finally:
+        for buffer, value in zip(buffers, own, strict=True):
+            buffer.copy_(value)
 
 
 def says_its_size(model: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,34 @@ def one_line() -> Iterator[None]:
         yield
     except (ValueError, OSError, RuntimeError) as error:
         raise InputError(" ".join(str(error).split())) from error
+
+
+@contextmanager
+def processes() -> Iterator[bool]:
+    """Join the processes that torchrun started, if it did; gives whether this is the first.
+
+    What is wrong with the input is told by the first alone, before any process ends: torchrun ends
+    all others as soon as one has.
+    """
+    if os.environ.get("WORLD_SIZE", "1") == "1" or "MASTER_ADDR" not in os.environ:
+        yield True
+        return
+    from torch import distributed
+
+    own = not distributed.is_initialized()
+    if own:
+        distributed.init_process_group("gloo")
+    is_first = distributed.get_rank() == 0
+    try:
+        yield is_first
+    except InputError as error:
+        if is_first:
+            error.show()
+        distributed.barrier()
+        raise SystemExit(error.exit_code) from None
+    finally:
+        if own:
+            distributed.destroy_process_group()
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -95,8 +124,11 @@ def view(folder: Path) -> None:
 @click.option("--dataset", help="The data's name.  [default: the annotations' file name]")
 @click.option("--step", type=click.IntRange(0), default=0, help="Optimizer steps of the model.")
 def evaluate(annotations: Path, predictions: Path, **options: Any) -> None:
-    """Measure detections in COCO's format against ground truth."""
-    with one_line():
+    """Measure detections in COCO's format against ground truth.
+
+    torchrun --nproc-per-node 4 -m boxscore evaluate … shares out the images over processes.
+    """
+    with processes() as is_first, one_line():
         from rich.console import Console
 
         from .offline import as_json, show
@@ -109,6 +141,8 @@ def evaluate(annotations: Path, predictions: Path, **options: Any) -> None:
             max_detections=options["max_detections"],
             destination=_destination(annotations, options),
         )
+        if not is_first:
+            return
         if options["as_json"]:
             click.echo(json.dumps(as_json(metric, per_class=options["per_class"]), indent=2))
         else:

@@ -6,6 +6,7 @@ The semantic criteria `focal_loss`, `cross_entropy_loss` and `dice_loss` are off
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -30,6 +31,9 @@ __all__ = [
 
 _DECOUPLED = {"AdamW", "SGDW", "Lion", "Lamb", "LAMB", "Adafactor", "Muon", "AdamW8bit", "NAdamW"}
 """Optimizers by class name that decay the weights beside the gradient, flag or no flag."""
+
+SHARDED = "FullyShardedDataParallel"
+"""The wrapper whose own forward brings together the weights of what is inside."""
 
 _SWITCHES = ("GeneralizedRCNN", "RegionProposalNetwork", "RoIHeads", "RetinaNet", "FCOS", "SSD")
 """torchvision's modules whose ``training`` decides between losses and detections."""
@@ -56,15 +60,30 @@ def regularization_loss(optimizer: torch.optim.Optimizer) -> Tensor:
         a scalar on the parameters' device, so that reading it is the caller's choice of time.
     """
     total = torch.zeros((), dtype=torch.float64)
-    spread = False
+    parts, is_spread = total, False
     for group in optimizer.param_groups:
         decay = group.get("weight_decay", 0)
-        spread |= any(map(_is_spread, group["params"]))
-        weights = [_local(w) for w in group["params"] if w.requires_grad] if decay else []
-        if weights := [w for w in weights if w.numel()]:
-            norms = torch.stack([n.to(weights[0].device) for n in torch._foreach_norm(weights)])
-            total = total.to(norms.device) + 0.5 * decay * norms.double().square().sum()
-    return total.new_tensor(sum(ranks.gathered(float(total)))) if spread else total
+        weights = [w for w in group["params"] if w.requires_grad]
+        spread = [w for w in weights if _is_spread(w)]
+        is_spread |= bool(spread)
+        if decay and spread:
+            parts = parts + 0.5 * decay * sum(_squares([_local(w)]) / _copies(w) for w in spread)
+            weights = [w for w in weights if not _is_spread(w)]
+        if decay:
+            squares = _squares(weights)
+            total = total.to(squares.device) + 0.5 * decay * squares
+    if is_spread:
+        total = total + sum(ranks.gathered(float(parts)))
+    return total
+
+
+def _squares(weights: Sequence[Any]) -> Tensor:
+    """The sum of the squares of ``weights``, on their device."""
+    weights = [w for w in weights if w.numel()]
+    if not weights:
+        return torch.zeros((), dtype=torch.float64)
+    norms = torch._foreach_norm(weights)
+    return torch.stack([n.to(weights[0].device) for n in norms]).double().square().sum()
 
 
 def _is_spread(weight: Any) -> bool:
@@ -76,15 +95,22 @@ def _local(weight: Any) -> Any:
     return weight.to_local() if hasattr(weight, "to_local") else weight
 
 
+def _copies(weight: Any) -> int:
+    """How many processes hold this very part of ``weight``."""
+    placements = getattr(weight, "placements", ())
+    sizes = (weight.device_mesh.size(n) for n, p in enumerate(placements) if p.is_replicate())
+    return math.prod(sizes)
+
+
 def unwrapped(model: Any) -> Any:
-    """The model inside DistributedDataParallel, ``torch.compile`` and averaging wrappers."""
+    """The model inside DistributedDataParallel, FSDP, ``torch.compile`` and averaging wrappers."""
     while inner := getattr(model, "_orig_mod", None) or _inside(model):
         model = inner
     return model
 
 
 def _inside(model: Any) -> Any:
-    wrappers = {"DistributedDataParallel", "DataParallel", "AveragedModel"}
+    wrappers = {"DistributedDataParallel", "DataParallel", "AveragedModel", SHARDED}
     wrapped = {kind.__name__ for kind in type(model).__mro__} & wrappers
     return model.module if wrapped else None
 
@@ -119,14 +145,15 @@ def test_losses(
     Raises:
         TypeError: if ``model`` is no torchvision detector.
     """
-    model = unwrapped(model)
-    if not is_torchvision_detector(model):
+    inner = unwrapped(model)
+    if not is_torchvision_detector(inner):
         raise TypeError(
-            f"test_losses measures torchvision's detectors, not {type(model).__name__}; "
+            f"test_losses measures torchvision's detectors, not {type(inner).__name__}; "
             "pass predict=, a function of (model, batch) that returns losses, predictions, targets"
         )
+    model = model if type(model).__name__ == SHARDED else inner
     usable = [_without_empty_boxes(target) for target in targets]
-    with torch.no_grad(), modes_kept(model), _one_backbone_pass(model):
+    with torch.no_grad(), modes_kept(model), _one_backbone_pass(inner):
         model.eval()
         detections = model(list(images))
         for module in model.modules():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,15 @@ from rich.table import Table
 
 from boxscore.loggers import MLflowLogger, TensorBoardLogger
 
+from . import ranks
 from .coco import Dataset, read
 from .detection import DetectionMetrics
 from .identity import Identity
 from .logger import Logger
 from .run import Run
+
+BATCH = 16
+"""Images that are measured at a time."""
 
 LONG = 512
 """Images from which on a progress bar is shown."""
@@ -52,6 +57,9 @@ def evaluate(
 ) -> DetectionMetrics:
     """Measure the results in ``predictions`` against ``annotations``.
 
+    Several processes, each of which calls it, share out the images: the first one's metric then
+    holds all of them, and it alone logs; the others' hold their shares.
+
     Args:
         annotations: COCO's ``instances`` file.
         predictions: COCO's results file.
@@ -63,13 +71,14 @@ def evaluate(
         ValueError: in one line that names the entry that is wrong.
         OSError: for a file that cannot be read.
     """
-    data = read(annotations, predictions, masks=masks)
+    data = ranks.unanimous(lambda: read(annotations, predictions, masks=masks))
     if not data.sizes:
         raise ValueError(f"{annotations.name} holds no image")
     metric = DetectionMetrics(data.classes, masks=masks, max_detections=max_detections)
     if destination is None:
-        for found, truth in _batches(data):
-            metric.update(found, truth)
+        ranks.unanimous(lambda: _feed(data, metric.update))
+        for share in ranks.to_first(metric)[1:]:
+            metric.merge(share)
         return metric
     run = Run(
         destination.identity,
@@ -81,8 +90,7 @@ def evaluate(
         on_error="raise",
     )
     with run, run.evaluation("test", step=destination.step) as evaluation:
-        for found, truth in _batches(data):
-            evaluation.update(found, truth)
+        ranks.unanimous(lambda: _feed(data, evaluation.update))
     return metric
 
 
@@ -120,15 +128,11 @@ def _loggers(destination: Destination) -> list[Logger]:
     return loggers
 
 
-def _batches(data: Dataset) -> Iterator[Any]:
+def _feed(data: Dataset, update: Callable[[Any, Any], None]) -> None:
+    """Give ``update`` this process's share of the images, batch by batch."""
     shown = Console(stderr=True)
-    batches = list(data.batches())
-    return iter(
-        track(
-            batches,
-            "evaluating",
-            console=shown,
-            transient=True,
-            disable=len(data.sizes) < LONG or not shown.is_terminal,
-        )
-    )
+    few = min(BATCH, math.ceil(len(data.sizes) / ranks.size()))
+    batches = list(data.batches(few))[ranks.rank() :: ranks.size()]
+    silent = len(data.sizes) < LONG or not shown.is_terminal or ranks.rank() > 0
+    for found, truth in track(batches, "evaluating", console=shown, transient=True, disable=silent):
+        update(found, truth)

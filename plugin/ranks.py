@@ -8,15 +8,52 @@ what it was given, and imports nothing.
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from datetime import timedelta
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+PATIENCE = 20.0
+"""Seconds for which a process that begins a training waits for the others to begin theirs."""
+
+_trainings = 0
+_alone_as: int | None = None  # this process's number where not all came, and each goes on alone
+
+
+def all_here() -> bool:
+    """Whether every process has come to be measured; asked by each when a training begins.
+
+    A callback that only the first process has would wait for exchanges in which the others never
+    take part. Where some are not here in time, all agree that each goes on alone: from then on
+    there is one process, and only the first of those that came is number 0.
+    """
+    global _trainings, _alone_as  # noqa: PLW0603  # a process is in one training at a time
+    _alone_as = None
+    group = _group()
+    if not group:
+        return True
+    _trainings += 1
+    keys = [f"boxscore/{_trainings}/{one}" for one in range(size())]
+    store = group.distributed_c10d._get_default_store()
+    store.set(keys[rank()], "here")
+    with suppress(RuntimeError):  # torch's, when time is over
+        store.wait(keys, timedelta(seconds=PATIENCE))
+    came = " ".join(str(one) for one, key in enumerate(keys) if store.check([key]))
+    # whoever is the first to say who came decides it for all, so that none thinks otherwise
+    came = store.compare_set(f"boxscore/{_trainings}", "", came).decode()
+    if len(came.split()) < size():
+        _alone_as = 0 if came.split()[0] == str(rank()) else max(1, rank())
+    return _alone_as is None
+
 
 def rank() -> int:
     """This process's number among those that train together, from 0."""
+    if _alone_as is not None:
+        return _alone_as
     group = _group()
     return int(group.get_rank()) if group else 0
 
@@ -62,39 +99,79 @@ def from_first(make: Callable[[], T]) -> T:
     group = _group()
     if not group:
         return make()
-    made: list[Any] = [None, None]
+    import pickle
+
+    value: Any = None
+    told: list[Any] = [None, None]
     if rank() == 0:
         try:
-            made[0] = make()
+            value = make()
+            told[0] = pickle.dumps(value)
         except Exception as error:
-            made[1] = error
-    try:
-        group.broadcast_object_list(made, src=0)
-    except TypeError:  # an error that does not pickle: the others need only its text
-        made[1] = RuntimeError(f"{type(made[1]).__name__}: {made[1]}")
-        group.broadcast_object_list(made, src=0)
-    if made[1] is not None:
-        raise made[1]
-    return made[0]  # type: ignore[no-any-return]
+            told[1] = _sendable(error)
+    group.broadcast_object_list(told, src=0)
+    if told[1] is not None:
+        raise told[1]
+    return value if rank() == 0 else pickle.loads(told[0])  # type: ignore[no-any-return]
 
 
-def meet(topic: str, value: T) -> list[T]:
-    """The ``value`` of those ranks that are at the same ``topic`` now.
+def unanimous(work: Callable[[], T]) -> T:
+    """What ``work`` returns here, if it raises on no rank.
 
-    Ranks whose loaders differ in length may be at different points of their training: then each
-    goes on with what it has, and nobody waits for somebody who waits in turn.
+    Raises:
+        Exception: what it raised here, or else on the first rank where it did.
     """
-    return [told for at, told in gathered((topic, value)) if at == topic]
+    value: Any = None
+    error: Exception | None = None
+    try:
+        value = work()
+    except Exception as raised:
+        error = raised
+    errors = gathered(None if error is None or size() == 1 else _sendable(error))
+    for other in (error, *errors):
+        if other is not None:
+            raise other
+    return value  # type: ignore[no-any-return]
 
 
-def until_all(topic: str) -> None:
-    """Wait until every rank is at ``topic``, answering meanwhile those that are not yet."""
-    while len(meet(topic, None)) < size():
-        pass
+def _sendable(error: Exception) -> Exception:
+    """``error``, or of one that does not survive pickling its text."""
+    import pickle
+
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def copy_of_first(tensors: Iterable[Any]) -> None:
+    """Overwrite ``tensors`` with those of the first rank, which are as many and of such shapes."""
+    group = _group()
+    for tensor in tensors if group else ():
+        group.broadcast(tensor, src=0)
+
+
+def meet(topic: str, value: T, step: float) -> list[T]:
+    """The ``value`` of those ranks that are at the same ``topic`` of the same ``step``.
+
+    Ranks whose loaders differ in length may be at different points of their training. Then who is
+    behind goes on with what it has, and who is ahead waits: nobody waits for somebody who waits in
+    turn, and they meet again as soon as they can.
+    """
+    while True:
+        told = gathered((step, topic, value))
+        if all(at >= step for at, _, _ in told):
+            return [other for at, about, other in told if (at, about) == (step, topic)]
+
+
+def until_all(topic: str, value: T) -> list[T]:
+    """The ``value`` of every rank, once all are at ``topic``, after all steps."""
+    return meet(topic, value, math.inf)
 
 
 def _group() -> Any:
     """The module of torch's process groups, where this process is in one with others."""
     group: Any = sys.modules.get("torch.distributed")
-    joined = group and group.is_available() and group.is_initialized()
+    joined = _alone_as is None and group and group.is_available() and group.is_initialized()
     return group if joined and group.get_world_size() > 1 else None

@@ -147,7 +147,7 @@ class Run:
             sums = Sums()  # the other processes wait for these, also where there is trouble
             with self.guard("reading the losses of a window"):
                 sums = self._window.take()
-            sums = Sums.of(ranks.meet(f"train {step}", sums))
+            sums = Sums.of(ranks.meet("train", sums, step))
             self._log_losses(sums.means(), split, step, sums.first_nan)
 
     def evaluation(self, split: str = "test", *, step: int | None = None) -> Evaluation:
@@ -338,7 +338,7 @@ class Run:
         from .evaluation import Results
 
         split, step = evaluation.split, evaluation.step
-        ends = ranks.meet(f"{split} {step}", evaluation.failed)
+        ends = ranks.meet(split, evaluation.failed, step)
         if evaluation.failed:
             return
         if any(ends) or len(ends) < ranks.size():
