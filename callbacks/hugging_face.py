@@ -64,7 +64,8 @@ def losses_of(
     stated = getattr(outputs, "loss_dict", None)
     parts = _of_layers(criterion or {}) if stated is None else _weighted(model, stated)
     losses = {name: _scalar(value) for name, value in parts.items()}
-    return losses | {"loss": _scalar(objective)}
+    # a copy: with several processes the Trainer multiplies it in place by their number
+    return losses | {"loss": _scalar(objective).clone()}
 
 
 @torch.no_grad()

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Unpack
+from functools import partial
+from typing import Any, TypeVar, Unpack
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -31,10 +32,12 @@ from boxscore.native import known
 from boxscore.signals import ended
 
 from .base import Scorekeeper
-from .loaders import ids_of, images_in, own_images
+from .loaders import ids_of, images_in, own_images, own_part
 from .options import Keywords
 from .predict import Found, Predict, predictor
-from .watched import says_its_size, size_of
+from .watched import local, says_its_size, size_of
+
+T = TypeVar("T")
 
 KEYS = ("predictions", "targets")
 """What a step returns beside its losses, for its figures."""
@@ -141,7 +144,7 @@ class BoxscoreCallback(Scorekeeper, Callback):
         evaluation, left = self._following[split], self._left[split]
         count = images_in(batch)
         try:
-            found = _returned(outputs) or self._found(batch)
+            found = _returned(outputs) or self._found(own_part(batch, left))
             self.measure(evaluation, *found, keep=left)
         except Exception as error:
             evaluation.give_up(count)
@@ -194,6 +197,7 @@ class BoxscoreCallback(Scorekeeper, Callback):
             train_loader if hasattr(train_loader, "dataset") else None,
             size=size_of(batch[0] if isinstance(batch, list | tuple) and batch else batch),
         )
+        self._model = trainer.strategy.model  # wrapped, as several processes train it
         self._hook = network(module).register_forward_hook(self._see)
         # what is left out of Lightning's validation would make another set of it
         self._evaluates_at_end = not self._follows or trainer.limit_val_batches == 1.0
@@ -265,16 +269,37 @@ class BoxscoreCallback(Scorekeeper, Callback):
 
     def _predictor(self, model: Any, run: Run) -> Predict | None:
         """How to measure a batch in an evaluation that is not Lightning's."""
-        return lambda _, batch: self._asked(batch) or self._found(batch)
+        return lambda _, batch: self._forwarded(batch)
+
+    def _forwarded(self, batch: Any) -> Found:
+        strategy = self._trainer.strategy
+        batch = strategy.batch_to_device(strategy.precision_plugin.convert_input(batch))
+        return self._asked(batch) or self._found(batch)
+
+    def _inside(self, step: Callable[..., T], *given: Any) -> T:
+        """What ``step`` gives in the forward of FSDP's wrapper, which brings the weights together.
+
+        DistributedDataParallel's would wait for processes that have fewer batches.
+        """
+        strategy, module = self._trainer.strategy, self._module
+        if local(strategy.model) is module:
+            return step(*given)
+        own = vars(module).get("validation_step")
+        module.validation_step = step
+        try:
+            return strategy.validation_step(*given)  # type: ignore[no-any-return]
+        finally:
+            del module.validation_step
+            if own is not None:
+                module.validation_step = own
 
     def _asked(self, batch: Any) -> Found | None:
         """What ``validation_step`` returns of ``batch``, without its logging anything."""
         module = self._module
         if self.options.predict or not is_overridden("validation_step", module, LightningModule):
             return None
-        batch = self._trainer.strategy.batch_to_device(batch, dataloader_idx=0)
         with torch.no_grad(), _muted(module):
-            return _returned(module.validation_step(batch, 0))
+            return _returned(self._inside(module.validation_step, batch, 0))
 
     def _found(self, batch: Any) -> Found:
         """What ``predict=`` or boxscore itself finds in ``batch``.
@@ -283,9 +308,8 @@ class BoxscoreCallback(Scorekeeper, Callback):
             ValueError: where nothing is known to measure it with, with what to do.
         """
         run, net = self._known_run, network(self._module)
-        batch = self._trainer.strategy.batch_to_device(batch, dataloader_idx=0)
         if self.options.predict is not None:
-            return self.options.predict(self._module, batch)
+            return self._inside(partial(self.options.predict, self._module), batch)
         if run.task != "semantic-segmentation" and not is_torchvision_detector(net):
             raise ValueError(
                 f"validation_step of {type(self._module).__name__} returns no 'predictions' and "
@@ -293,7 +317,8 @@ class BoxscoreCallback(Scorekeeper, Callback):
                 "{'losses': …, 'predictions': …, 'targets': …}, or pass predict=, a function of "
                 "(module, batch) that returns losses, predictions, targets"
             )
-        return predictor(net, run.task, list(run.names), self._criterion)(net, batch)
+        measure = predictor(net, run.task, list(run.names), self._criterion)
+        return self._inside(partial(measure, net), batch)
 
 
 def _returned(outputs: Any) -> Found | None:

@@ -84,11 +84,8 @@ def _whole(loader: Any) -> Share:
         count = images_in(batch)
         if left is None or left >= count:
             yield batch, None, None
-        elif left and isinstance(batch, list | tuple):  # then its losses are those of its own
-            picked = range(left)
-            yield (rows(batch[0], picked), rows(batch[1], picked), *batch[2:]), None, None
         else:
-            yield batch, None, left
+            yield own_part(batch, left), None, left
         left = None if left is None else max(0, left - count)
 
 
@@ -179,6 +176,22 @@ def own_images(loader: Any) -> int | None:
             starts = range(at * few, images, batches.num_processes * few)
         return sum(min(few, images - start) for start in starts) if images else None
     return None
+
+
+def own_part(batch: Any, left: int | None) -> Any:
+    """``batch`` less what is repeated at its end, so that its losses are those of its own images.
+
+    Args:
+        batch: (images, targets), or what cannot be cut.
+        left: how many images are no repeats; None is all of them.
+
+    Returns:
+        the part; all of it where nothing is left: processes may have to compute it together.
+    """
+    if not left or left >= images_in(batch) or not isinstance(batch, list | tuple):
+        return batch
+    picked = range(left)
+    return rows(batch[0], picked), rows(batch[1], picked), *batch[2:]
 
 
 def images_in(batch: Any) -> int:

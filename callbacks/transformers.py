@@ -68,7 +68,7 @@ class BoxscoreCallback(Scorekeeper, TrainerCallback):
         self._state: Any = None
         self._criterion_saw: list[Mapping[str, Any]] = []
         self._batches: list[tuple[dict[str, Any], Any, Any]] = []
-        self._forward: tuple[Mapping[str, Any], Any] | None = None
+        self._forward: tuple[Mapping[str, Any], Any, Any] | None = None
         self._evaluation: Evaluation | None = None
         self._left: int | None = None
         self._wanted = self._train_wanted = False
@@ -138,13 +138,13 @@ class BoxscoreCallback(Scorekeeper, TrainerCallback):
         forward, self._forward = self._forward, None
         if self.run is None or forward is None:
             return
-        inputs, outputs = forward
+        inputs, outputs, loss = forward
         loader = kwargs.get("eval_dataloader")
         evaluation = self._begun(loader)
         images = len(inputs["pixel_values"])
         self._evaluating = True
         try:
-            found = self._found(inputs, outputs)
+            found = self._found(inputs, outputs, loss)
             self.measure(evaluation, *found, keep=self._left)
         except Exception as error:
             evaluation.give_up(images)
@@ -233,7 +233,8 @@ class BoxscoreCallback(Scorekeeper, TrainerCallback):
             self._open(size_of(inputs["pixel_values"]))
         seen, self._criterion_saw = self._criterion_saw, []
         if not model.training:
-            self._forward = inputs, outputs
+            loss = getattr(outputs, "loss", None)  # the Trainer multiplies it in place
+            self._forward = inputs, outputs, None if loss is None else loss.clone()
             return
         labels = inputs.get("labels")
         ids = ids_of(labels) if isinstance(labels, list) else ()
@@ -295,13 +296,13 @@ class BoxscoreCallback(Scorekeeper, TrainerCallback):
             ignore_index=self.options.ignore_index,
         )
 
-    def _found(self, inputs: Mapping[str, Any], outputs: Any) -> Found:
+    def _found(self, inputs: Mapping[str, Any], outputs: Any, loss: Any) -> Found:
         """What one batch of the Trainer's evaluation holds."""
         model = self._watched[0]
         assert self._predict is not None
         if self.options.predict is not None or _is_sampled(model):
             return self._predict(model, inputs)
-        return losses_of(model, outputs), *self._read(inputs, outputs)
+        return {**losses_of(model, outputs), "loss": loss}, *self._read(inputs, outputs)
 
     def _predictor(self, model: Any, run: Run) -> Predict:
         """How to measure a batch in an evaluation that is not the Trainer's."""
