@@ -213,7 +213,8 @@ class BoxscoreCallback(Scorekeeper, Callback):
     def evaluate(self, split: str | None = None) -> None:
         """Measure the test set or sets now, or one ``split``, and offer the figures."""
         super().evaluate(split)
-        self._offer()
+        if self._loaders:
+            self._offer()
 
     def _evaluate(self, split: str, loader: Any, count: int | None) -> None:
         with self._trainer.precision_plugin.forward_context():

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Literal
 
 OnError = Literal["warn", "raise"]
@@ -30,15 +28,9 @@ class Guard:
         self.counts: Counter[str] = Counter()
         self._remarks: set[str] = set()
 
-    @contextmanager
-    def __call__(self, what: str) -> Iterator[None]:
-        """Do ``what``; if that raises, tell it and go on."""
-        try:
-            yield
-        except Exception as error:
-            if self.on_error == "raise":
-                raise
-            self.tell(what, error)
+    def __call__(self, what: str) -> _Doing:
+        """A context in which to do ``what``; if that raises, it is told and the program goes on."""
+        return _Doing(self, what)
 
     def tell(self, what: str, trouble: object) -> None:
         """Warn of the first ``trouble`` of the kind ``what``; count the others."""
@@ -58,6 +50,24 @@ class Guard:
         for what, count in self.counts.items():
             if count > 1:
                 warnings.warn(f"boxscore: {what}: {count} times in this run", stacklevel=2)
+
+
+class _Doing:
+    """One thing that is done under a guard; a class, as a generator costs each step more."""
+
+    __slots__ = ("_guard", "_what")
+
+    def __init__(self, guard: Guard, what: str) -> None:
+        self._guard, self._what = guard, what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if not isinstance(error, Exception) or self._guard.on_error == "raise":
+            return False
+        self._guard.tell(self._what, error)
+        return True
 
 
 def _line(trouble: object) -> str:

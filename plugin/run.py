@@ -144,14 +144,11 @@ class Run:
         self._trained = max(self._trained, step)
         self._window.add(values, step)
         if due:
-            sums = Sums.of(ranks.meet("train", self._taken(), step))
+            sums = Sums()  # the other processes wait for these, also where there is trouble
+            with self.guard("reading the losses of a window"):
+                sums = self._window.take()
+            sums = Sums.of(ranks.meet("train", sums, step))
             self._log_losses(sums.means(), split, step, sums.first_nan)
-
-    def _taken(self) -> Sums:
-        """The window's sums; the other processes wait for them, also where there is trouble."""
-        with self.guard("reading the losses of a window"):
-            return self._window.take()
-        return Sums()
 
     def evaluation(self, split: str = "test", *, step: int | None = None) -> Evaluation:
         """Begin to evaluate ``split``; figures are logged when the ``with`` block ends well."""
@@ -191,7 +188,10 @@ class Run:
         """Open every logger; does nothing where that is done. Only the first process has any."""
         if self.is_open:
             return
-        self._decay = self._regularization_kind()
+        if self._optimizer is not None:
+            from .losses import regularization_kind
+
+            self._decay = regularization_kind(self._optimizer)
         self.is_open = True
         usable = []
         for logger in self._loggers if ranks.rank() == 0 else ():
@@ -389,13 +389,6 @@ class Run:
 
             self._metrics[split] = new_metric(self.task, self.names, self._ignore_index)
         return self._metrics[split]
-
-    def _regularization_kind(self) -> str:
-        if self._optimizer is None:
-            return "none"
-        from .losses import regularization_kind
-
-        return regularization_kind(self._optimizer)
 
     def _warn_of_unknown(self, values: Mapping[str, float]) -> None:
         for name in values:

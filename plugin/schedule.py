@@ -53,10 +53,9 @@ class Every:
         >>> Every(steps=5).due(6, since=4)
         True
         """
-        if self.steps is None:
+        if self.steps is None or step < 1:
             return False
-        before = step - 1 if since is None else since
-        return max(step, 0) // self.steps > max(before, 0) // self.steps
+        return step // self.steps > (step - 1 if since is None else since) // self.steps
 
     def due_epoch(self, epoch: int) -> bool:
         """Whether it is due after ``epoch`` whole epochs; an interval in steps never is here."""

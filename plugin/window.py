@@ -114,8 +114,10 @@ def _sum(column: list[Any]) -> Any:
     if all(hasattr(value, "detach") for value in column):
         import torch
 
-        # of several elements, as DataParallel gives one for each replica, the mean
-        return torch.stack([value.double().mean() for value in column]).sum()
+        if any(value.numel() > 1 for value in column) or len({v.shape for v in column}) > 1:
+            # of several elements, as DataParallel gives one for each replica, the mean
+            column = [value.double().mean() for value in column]
+        return torch.stack(column).double().sum()
     return sum(float(value) for value in column)
 
 

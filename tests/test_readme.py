@@ -34,7 +34,7 @@ def test_every_command_and_option_exists() -> None:
         for name in parameter.opts
         if isinstance(parameter, click.Option)
     }
-    of_others = {"--no-dev", "--extra"}
+    of_others = {"--no-dev", "--extra", "--nproc-per-node"}
     assert set(re.findall(r"--[a-z][a-z-]+", README)) <= options | of_others
     assert set(commands) <= set(main.commands)
 

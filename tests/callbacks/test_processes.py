@@ -103,7 +103,20 @@ def told(memory: MemoryLogger, score: LoopCallback) -> dict[str, Any]:
 
 # the evaluation of the same weights
 
-EVALUATIONS = [
+
+def seldom(model: Any, batch: Any) -> Any:
+    """No detection in the images that the second of two processes has; else the ground truth."""
+    found = []
+    for target in batch[1]:
+        none = int(target["image_id"]) in (102, 103, 106)
+        boxes, labels = target["boxes"], target["labels"]
+        boxes, labels = (boxes[:0], labels[:0]) if none else (boxes, labels)
+        found.append({"boxes": boxes, "labels": labels, "scores": torch.ones(len(labels))})
+    return {"loss_cls": 1.0}, found, batch[1]
+
+
+EVALUATIONS: list[tuple[str, str, dict[str, Any]]] = [
+    ("fcos", "plain", {"predict": seldom}),
     ("fcos", "plain", {}),
     ("fcos", "list", {}),
     ("fcos", "sampler", {}),

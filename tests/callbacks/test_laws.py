@@ -1,0 +1,127 @@
+"""The laws that every framework's callback obeys."""
+
+import inspect
+import json
+import pickle
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from boxscore import Identity
+from boxscore.callbacks.base import Scorekeeper
+from boxscore.callbacks.lightning import BoxscoreCallback as LightningCallback
+from boxscore.callbacks.loop import LoopCallback
+from boxscore.callbacks.options import Keywords
+from boxscore.callbacks.transformers import BoxscoreCallback as TransformersCallback
+from boxscore.loggers import MemoryLogger
+
+
+def in_a_loop(**options: Any) -> Scorekeeper:
+    model = nn.Linear(2, 2)
+    return LoopCallback(model, torch.optim.SGD(model.parameters(), lr=0.1), **options)
+
+
+MAKERS: dict[str, Callable[..., Scorekeeper]] = {
+    "loop": in_a_loop,
+    "lightning": LightningCallback,
+    "transformers": TransformersCallback,
+}
+OPTIONS: dict[str, Any] = {
+    "task": "detection",
+    "dataset": "boxes",
+    "classes": {1: "disc"},
+    "identity": Identity("Mine", "64x64"),
+    "experiment": "shelf",
+    "run": "new",
+    "log_every": 1,
+    "evaluate_every": None,
+    "evaluate_train_every": None,
+    "evaluate_images": 10,
+    "fingerprint": "0123456789ab",
+    "ignore_index": None,
+    "on_error": "raise",
+}
+
+
+@pytest.fixture(params=MAKERS)
+def make(request: pytest.FixtureRequest) -> Callable[..., Scorekeeper]:
+    return MAKERS[request.param]
+
+
+def begun(score: Scorekeeper) -> Scorekeeper:
+    """As a framework begins it, and after one step."""
+    model = nn.Linear(2, 2)
+    score.begin(model, torch.optim.SGD(model.parameters(), lr=0.1), None)
+    score.record({"loss_cls": 1.0}, 1)
+    score.evaluate_what_is_due(1)
+    return score
+
+
+def test_it_takes_every_keyword(make: Callable[..., Scorekeeper], tmp_path: Path) -> None:
+    more = {"log_dir": str(tmp_path), "tracking_uri": False, "predict": print, "loggers": None}
+    assert {*OPTIONS, *more} == set(Keywords.__annotations__)
+    score = make(**OPTIONS | more)
+    assert score.options.dataset == "boxes"
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        make(datset="boxes")
+
+
+def test_it_pickles_before_it_begins_and_has_begun_nothing(
+    make: Callable[..., Scorekeeper], tmp_path: Path
+) -> None:
+    """Launchers hand callbacks to the processes that train."""
+    threads = threading.active_count()
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    score = make(dataset="boxes", log_dir=str(tmp_path / "runs"), tracking_uri=uri)
+    copy = pickle.loads(pickle.dumps(score))
+    assert type(copy) is type(score)
+    assert copy.options == score.options
+    assert threading.active_count() == threads
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_its_state_is_plain_json_and_continues_the_run(make: Callable[..., Scorekeeper]) -> None:
+    memory = MemoryLogger()
+    options = OPTIONS | {"loggers": [memory], "run": None}
+    first = begun(make(**options))
+    state = json.loads(json.dumps(first.state_dict()))
+    second = make(**options)
+    assert second.state_dict() == {}
+    second.load_state_dict(state)
+    assert second.state_dict() == state
+    begun(second)
+    assert first.run is not None
+    assert second.run is not None
+    assert second.run.id == first.run.id
+    assert [p.step for p in memory.points if p.name == "classification"] == [1]
+    with pytest.raises(RuntimeError, match="before the training begins"):
+        second.load_state_dict(state)
+
+
+@pytest.mark.parametrize("status", ["FINISHED", "FAILED", "KILLED"])
+def test_the_end_is_told_once(make: Callable[..., Scorekeeper], status: Any) -> None:
+    memory = MemoryLogger()
+    score = begun(make(**OPTIONS | {"loggers": [memory]}))
+    score.finish(status)
+    score.finish("FAILED")
+    assert memory.status == status
+
+
+def test_latest_and_best_are_there_before_and_after(make: Callable[..., Scorekeeper]) -> None:
+    score = make(**OPTIONS | {"loggers": [MemoryLogger()]})
+    assert (score.latest, score.best) == ({}, {})
+    begun(score)
+    assert score.run is not None
+    score.run.record({"loss_cls": 2.0}, step=1, split="test")
+    assert score.latest["classification"] == score.best["classification"] == 2.0
+
+
+def test_its_names_are_documented(make: Callable[..., Scorekeeper]) -> None:
+    documented = inspect.getdoc(type(make(**OPTIONS)))
+    assert documented
+    assert len(documented.splitlines()) > 2
