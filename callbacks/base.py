@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from typing import Any, Unpack
 
+import torch
+
 from boxscore import Every, Run, ranks
-from boxscore.evaluation import Evaluation, semantic_losses, valid_pixels
+from boxscore.evaluation import Evaluation
 from boxscore.guard import Guard
 from boxscore.logger import Status
 from boxscore.losses import is_torchvision_detector, modes_kept, unwrapped
@@ -18,7 +20,7 @@ from boxscore.signals import ended
 
 from .loaders import images_of, length, random_numbers_kept, share
 from .options import NEW, Keywords, Options, classes_of, task_of
-from .predict import Predict, main_output, of_criterion, predictor
+from .predict import Predict, measured_on, of_criterion, predictor
 from .progress import Progress
 from .watched import buffers_of_the_first, dataset_of, inferred, local, splits
 
@@ -40,11 +42,8 @@ class Scorekeeper:
 
     def __init__(self, **options: Unpack[Keywords]) -> None:
         self.options = Options(**options)
-        self.latest: dict[str, float] = {}
-        self.best: dict[str, float] = {}
         self._evaluate_every = Every.of(self.options.evaluate_every)
         self._evaluate_train_every = Every.of(self.options.evaluate_train_every)
-        self._guard = Guard(self.options.on_error)
         self._criterion: Callable[[Any, Any], Any] | None = None
         self._earlier: Mapping[str, Any] = {}
         self.restart()
@@ -52,8 +51,10 @@ class Scorekeeper:
     def restart(self) -> None:
         """Know nothing of any training but what a checkpoint told."""
         self.run = None
-        self.latest.clear()
-        self.best.clear()
+        self.latest: dict[str, float] = {}
+        self.best: dict[str, float] = {}
+        self._guard = Guard(self.options.on_error)
+        self._images = self.options.evaluate_images
         self._loaders: dict[str, Any] = {}
         self._train_loader: Any = None
         self._model: Any = None
@@ -198,7 +199,7 @@ class Scorekeeper:
         with self._guard("reading the losses of a step"):
             values = self._named(losses)
             if due and outputs is not None and targets is not None:
-                values |= self._measured(outputs, targets)
+                values |= measured_on(outputs, targets, self.options.ignore_index)
         with self._guard("recording a step"):
             run.record(values, step=step)
         if due:  # whatever came of that: the other processes are asked for their images now
@@ -213,11 +214,14 @@ class Scorekeeper:
         return self._progress.batches / batches if batches else None
 
     def _named(self, losses: Any) -> dict[str, Any]:
-        """``losses`` by name, less what is no number."""
+        """``losses`` by name."""
         if self._known_run.task == "semantic-segmentation":
             losses = of_criterion(losses)
-        elif not isinstance(losses, Mapping):
-            losses = {"loss": losses}
+        return self._numbers(losses)
+
+    def _numbers(self, losses: Mapping[str, Any]) -> dict[str, Any]:
+        """``losses`` less what is no number, which is told once."""
+        losses = losses if isinstance(losses, Mapping) else {"loss": losses}
         named = {n: v for n, v in losses.items() if hasattr(v, "detach") or isinstance(v, Real)}
         if len(named) < len(losses):
             strange = {n: type(v).__name__ for n, v in losses.items() if n not in named}
@@ -226,15 +230,6 @@ class Scorekeeper:
                 f"the losses hold what is no number ({strange}); give them as a dict of scalars",
             )
         return named
-
-    def _measured(self, outputs: Any, targets: Any) -> dict[str, Any]:
-        """Focal, cross-entropy and Dice loss of the batch for which a point is due."""
-        ignored = self.options.ignore_index
-        with self._guard("measuring the losses of a batch"):
-            if valid_pixels(targets, ignored):
-                logits = main_output(outputs, targets).detach()
-                return semantic_losses(logits, targets, ignore_index=ignored)
-        return {}
 
     @property
     def _known_run(self) -> Run:
@@ -260,7 +255,7 @@ class Scorekeeper:
         """Measure the test set or sets now, or one ``split``, at the step of the last record."""
         for name, loader in self._loaders.items():
             if split in (None, name):
-                self._evaluate(name, loader, self.options.evaluate_images)
+                self._evaluate(name, loader, self._images)
         if self.run is not None:
             self._evaluated_at = self.run.step
 
@@ -304,9 +299,9 @@ class Scorekeeper:
         self._know_train_ids()
         return "FINISHED"
 
-    def _evaluate(self, split: str, loader: Any, count: int | None) -> None:
+    def _evaluate(self, split: str, loader: Any, count: int | None) -> Evaluation | None:
         if self._predict is None:
-            return
+            return None
         start = time.perf_counter()
         evaluation = self._known_run.evaluation(split)
         self._evaluating = True
@@ -315,6 +310,7 @@ class Scorekeeper:
                 self._guard(f"evaluation of the {split} split"),
                 random_numbers_kept(loader),
                 modes_kept(self._model),
+                torch.no_grad(),
                 evaluation,
             ):
                 if len(ranks.meet(f"evaluation of {split}", None, evaluation.step)) < ranks.size():
@@ -327,6 +323,7 @@ class Scorekeeper:
         finally:
             self._evaluating = False
         self.remark_on(evaluation, time.perf_counter() - start)
+        return evaluation
 
     def measure(
         self,
@@ -354,6 +351,7 @@ class Scorekeeper:
             predictions, targets = predictions[:keep], targets[:keep]
             ids = None if ids is None else ids[:keep]
         ids = ids if evaluation.split == "train" else None
+        losses = self._numbers(losses)
         try:
             evaluation.update(predictions, targets, losses, image_ids=ids)
         except ValueError as error:

@@ -13,13 +13,13 @@ with what ``validation_step`` returns, ``{"losses": {…}, "predictions": …, "
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar, Unpack
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
@@ -28,19 +28,23 @@ from boxscore.evaluation import Evaluation
 from boxscore.logger import Status
 from boxscore.losses import is_torchvision_detector
 from boxscore.models import network
-from boxscore.native import known
 from boxscore.signals import ended
 
 from .base import Scorekeeper
 from .loaders import ids_of, images_in, own_images, own_part
+from .modules import (
+    named_loaders,
+    returned,
+    returned_losses,
+    step_arguments,
+    targets_of,
+    unnoticed,
+)
 from .options import Keywords
 from .predict import Found, Predict, predictor
-from .watched import local, says_its_size, size_of
+from .watched import local, says_its_size, size_of, splits
 
 T = TypeVar("T")
-
-KEYS = ("predictions", "targets")
-"""What a step returns beside its losses, for its figures."""
 
 
 class BoxscoreCallback(Scorekeeper, Callback):
@@ -69,6 +73,7 @@ class BoxscoreCallback(Scorekeeper, Callback):
         """
         super().__init__(**options)
         self._own_criterion = criterion
+        self._fitting = True
         self._follows = "evaluate_every" not in options
         if self._follows:
             self._evaluate_every = Every()
@@ -81,8 +86,19 @@ class BoxscoreCallback(Scorekeeper, Callback):
         self._hook: Any = None
         self._following: dict[str, Evaluation] = {}
         self._left: dict[str, int | None] = {}
+        self._offered: dict[str, dict[str, torch.Tensor]] = {}
+        self._split = "test"
 
     # Lightning's hooks
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Checkpoints are also read to validate, test and predict: no training goes on then."""
+        self._fitting = stage == "fit"
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with the run of a checkpoint, in a training."""
+        if self._fitting:
+            super().load_state_dict(state)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin, unless the first batch is needed to know the input size."""
@@ -104,8 +120,10 @@ class BoxscoreCallback(Scorekeeper, Callback):
         """Take in the losses of a batch; an optimizer step may take several."""
         if self.run is None:
             return
-        targets = _targets_of(batch)
-        self._progress.saw(images_in(batch), ids_of(targets) if _is_list(targets) else ())
+        targets = targets_of(batch)
+        self._progress.saw(
+            images_in(batch), ids_of(targets) if isinstance(targets, list | tuple) else ()
+        )
         losses, logits = self._losses(outputs), None
         if self.run.task == "semantic-segmentation":
             logits, targets = self._logits(outputs, targets)
@@ -122,11 +140,19 @@ class BoxscoreCallback(Scorekeeper, Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to measure each validation set; Lightning's sanity check is none."""
-        if self._follows and self.run is not None and not trainer.sanity_checking:
+        if self._is_followed(trainer) and self.run is not None:
+            if not self._loaders:
+                self._loaders = splits(named_loaders(trainer.val_dataloaders))
+                self.run.main = next(iter(self._loaders), "test")
             self.run.step = max(self.run.step, trainer.global_step)
             self._evaluating = True
             self._left = {name: own_images(loader) for name, loader in self._loaders.items()}
             self._following = {name: self.run.evaluation(name) for name in self._loaders}
+
+    def _is_followed(self, trainer: Trainer) -> bool:
+        """Whether what Lightning validates now is to be measured."""
+        fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        return self._follows and fitting and self.run is not None and self.run.is_open
 
     def on_validation_batch_end(
         self,
@@ -144,7 +170,10 @@ class BoxscoreCallback(Scorekeeper, Callback):
         evaluation, left = self._following[split], self._left[split]
         count = images_in(batch)
         try:
-            found = _returned(outputs) or self._found(own_part(batch, left))
+            found = returned(outputs)
+            if found is None:
+                with trainer.precision_plugin.forward_context():
+                    found = self._found(own_part(batch, left))
             self.measure(evaluation, *found, keep=left)
         except Exception as error:
             evaluation.give_up(count)
@@ -161,7 +190,7 @@ class BoxscoreCallback(Scorekeeper, Callback):
             with self._guard(f"evaluation of the {evaluation.split} split"):
                 evaluation.conclude()
             self.remark_on(evaluation, evaluation.seconds / len(evaluations))
-            self._offer(evaluation.split, evaluation)
+            self._offer(evaluation)
         if evaluations:
             self._evaluated_at = trainer.global_step
 
@@ -193,14 +222,28 @@ class BoxscoreCallback(Scorekeeper, Callback):
         self.begin(
             module,
             optimizers[0] if optimizers else None,
-            _validation_loaders(trainer),
+            self._known_loaders(trainer),
             train_loader if hasattr(train_loader, "dataset") else None,
             size=size_of(batch[0] if isinstance(batch, list | tuple) and batch else batch),
         )
         self._model = trainer.strategy.model  # wrapped, as several processes train it
         self._hook = network(module).register_forward_hook(self._see)
         # what is left out of Lightning's validation would make another set of it
-        self._evaluates_at_end = not self._follows or trainer.limit_val_batches == 1.0
+        whole = isinstance(trainer.limit_val_batches, float) and trainer.limit_val_batches == 1.0
+        self._evaluates_at_end = not self._follows or whole
+        if self._follows and self._images is not None:
+            self._images = None
+            self._guard.remark(
+                "evaluate_images", "evaluate_images= has no effect on Lightning's validation; "
+                "limit its loader, or pass evaluate_every= too",
+            )  # fmt: skip
+
+    def _known_loaders(self, trainer: Trainer) -> dict[str, Any]:
+        """The validation loaders; those that Lightning has not read only where it never would."""
+        source = trainer.fit_loop.epoch_loop.val_loop._data_source
+        if trainer.val_dataloaders is None and not self._follows and source.is_defined():
+            return named_loaders(source.dataloader())
+        return named_loaders(trainer.val_dataloaders)
 
     def _end(self, status: Status) -> None:
         try:
@@ -210,27 +253,36 @@ class BoxscoreCallback(Scorekeeper, Callback):
                 self._hook.remove()
             self._forget()
 
-    def evaluate(self, split: str | None = None) -> None:
-        """Measure the test set or sets now, or one ``split``, and offer the figures."""
-        super().evaluate(split)
-        if self._loaders:
-            self._offer()
+    def _evaluate(self, split: str, loader: Any, count: int | None) -> Evaluation | None:
+        """Measure ``split`` as Lightning would, so that a module knows that it is validated."""
+        trainer, self._split = self._trainer, split
+        stage, trainer.validating = trainer.state.stage, True
+        try:
+            with trainer.precision_plugin.forward_context():
+                evaluation = super()._evaluate(split, loader, count)
+        finally:
+            trainer.state.stage = stage
+        if evaluation is not None and split != "train":
+            self._offer(evaluation)
+        return evaluation
 
-    def _evaluate(self, split: str, loader: Any, count: int | None) -> None:
-        with self._trainer.precision_plugin.forward_context():
-            super()._evaluate(split, loader, count)
-
-    def _offer(self, split: str = "test", evaluation: Evaluation | None = None) -> None:
-        """Give the figures to callbacks that monitor them, as if the module had logged them."""
-        run = self._known_run
-        values = dict(self.latest)
-        if evaluation is not None and evaluation.results is not None and split != run.main:
-            figures = evaluation.results.figures
-            values |= {f"{name}.{split}": value for name, value in figures.items()}
-        device = self._module.device
-        self._trainer.callback_metrics.update(
-            {name: torch.tensor(value, device=device) for name, value in values.items()}
-        )
+    def _offer(self, evaluation: Evaluation) -> None:
+        """Give what was measured to callbacks that monitor it, as if the module had logged it."""
+        split, offered = evaluation.split, self._trainer.callback_metrics
+        ending = "" if split == self._known_run.main else f".{split}"
+        values = {f"{name}{ending}": value for name, value in evaluation.measured.items()}
+        for name, value in self._offered.pop(split, {}).items():
+            if offered.get(name) is value:  # what is not measured any more is not there
+                del offered[name]
+        if taken := sorted(values.keys() & offered.keys()):
+            names = ", ".join(taken)
+            self._guard.remark("taken", f"{names}: the module logs these itself; its values stay")
+        self._offered[split] = {
+            name: torch.tensor(value, device=self._module.device)
+            for name, value in values.items()
+            if name not in taken
+        }
+        offered.update(self._offered[split])
 
     # the train split
 
@@ -244,23 +296,20 @@ class BoxscoreCallback(Scorekeeper, Callback):
 
     def _losses(self, outputs: Any) -> dict[str, Any]:
         """The parts and the objective of a batch, from what ``training_step`` returned."""
-        returned = outputs if isinstance(outputs, Mapping) else {}
-        losses = returned.get("losses")
-        if not isinstance(losses, Mapping):
-            losses = {n: v for n, v in returned.items() if n not in ("loss", *KEYS) and known(n)}
+        losses = returned_losses(outputs)
         if not losses and is_torchvision_detector(network(self._module)):
-            losses = self._seen if isinstance(self._seen, Mapping) else {}
-        objective = returned.get("loss")
+            losses = dict(self._seen) if isinstance(self._seen, Mapping) else {}
+        objective = outputs.get("loss") if isinstance(outputs, Mapping) else None
         if objective is None or "loss" in losses:
-            return dict(losses)
+            return losses
         if self._module.automatic_optimization:  # Lightning has divided it
             objective = objective * self._trainer.accumulate_grad_batches
         return {**losses, "loss": objective}
 
     def _logits(self, outputs: Any, targets: Any) -> tuple[Any, Any]:
         """The logits and label maps of a batch, where they are known."""
-        if isinstance(outputs, Mapping) and all(outputs.get(key) is not None for key in KEYS):
-            return outputs["predictions"], outputs["targets"]
+        if found := returned(outputs):
+            return found[1:]
         seen = self._seen
         gives_logits = isinstance(seen, Mapping) or getattr(seen, "ndim", 0) == 4
         return (seen, targets) if gives_logits and hasattr(targets, "ndim") else (None, None)
@@ -272,9 +321,13 @@ class BoxscoreCallback(Scorekeeper, Callback):
         return lambda _, batch: self._forwarded(batch)
 
     def _forwarded(self, batch: Any) -> Found:
-        strategy = self._trainer.strategy
+        """A module is asked only where nothing else is known: its step may count what it sees."""
+        strategy, net = self._trainer.strategy, network(self._module)
         batch = strategy.batch_to_device(strategy.precision_plugin.convert_input(batch))
-        return self._asked(batch) or self._found(batch)
+        semantic = self._known_run.task == "semantic-segmentation"
+        by_itself = is_torchvision_detector(net) or (semantic and net is not self._module)
+        found = None if self.options.predict or by_itself else self._asked(batch)
+        return found or self._found(batch)
 
     def _inside(self, step: Callable[..., T], *given: Any) -> T:
         """What ``step`` gives in the forward of FSDP's wrapper, which brings the weights together.
@@ -294,12 +347,14 @@ class BoxscoreCallback(Scorekeeper, Callback):
                 module.validation_step = own
 
     def _asked(self, batch: Any) -> Found | None:
-        """What ``validation_step`` returns of ``batch``, without its logging anything."""
+        """What ``validation_step`` returns of ``batch``."""
         module = self._module
-        if self.options.predict or not is_overridden("validation_step", module, LightningModule):
+        if not is_overridden("validation_step", module, LightningModule):
             return None
-        with torch.no_grad(), _muted(module):
-            return _returned(self._inside(module.validation_step, batch, 0))
+        loader = list(self._loaders).index(self._split) if self._split in self._loaders else 0
+        with unnoticed(module):
+            given = step_arguments(module, batch, loader)
+            return returned(self._inside(module.validation_step, *given))
 
     def _found(self, batch: Any) -> Found:
         """What ``predict=`` or boxscore itself finds in ``batch``.
@@ -319,44 +374,3 @@ class BoxscoreCallback(Scorekeeper, Callback):
             )
         measure = predictor(net, run.task, list(run.names), self._criterion)
         return self._inside(partial(measure, net), batch)
-
-
-def _returned(outputs: Any) -> Found | None:
-    """What a step returned, where it holds all that is needed."""
-    if not isinstance(outputs, Mapping) or any(outputs.get(key) is None for key in KEYS):
-        return None
-    losses = outputs.get("losses")
-    if not isinstance(losses, Mapping):
-        losses = {} if outputs.get("loss") is None else {"loss": outputs["loss"]}
-    return losses, outputs["predictions"], outputs["targets"]
-
-
-@contextmanager
-def _muted(module: Any) -> Iterator[None]:
-    """Let ``module`` log nothing: Lightning allows it in its own loops only."""
-    module.log = module.log_dict = lambda *_, **__: None
-    try:
-        yield
-    finally:
-        del module.log, module.log_dict
-
-
-def _validation_loaders(trainer: Trainer) -> dict[str, Any]:
-    """The validation loaders by split, also before Lightning has read them."""
-    loaders: Any = trainer.val_dataloaders
-    source = trainer.fit_loop.epoch_loop.val_loop._data_source
-    if loaders is None and source.is_defined():
-        loaders = source.dataloader()
-    if isinstance(loaders, list | tuple):
-        return {f"{number}" if number else "test": loader for number, loader in enumerate(loaders)}
-    if loaders is None:
-        return {}
-    return dict(loaders) if isinstance(loaders, Mapping) else {"test": loaders}
-
-
-def _targets_of(batch: Any) -> Any:
-    return batch[1] if isinstance(batch, list | tuple) and len(batch) > 1 else None
-
-
-def _is_list(targets: Any) -> bool:
-    return isinstance(targets, list | tuple)

@@ -166,10 +166,11 @@ def own_images(loader: Any) -> int | None:
     if hasattr(sampler, "num_replicas"):  # torch's DistributedSampler
         images = length(getattr(sampler, "dataset", None))
         return len(range(sampler.rank, images, sampler.num_replicas)) or (0 if images else None)
-    if hasattr(batches, "num_processes"):  # Accelerate's BatchSamplerShard
+    if hasattr(batches, "num_processes") and batches.batch_size:  # Accelerate's BatchSamplerShard
         images = length(getattr(batches.batch_sampler, "sampler", None))
-        whole, few, at = batches.batch_sampler.batch_size, batches.batch_size, batches.process_index
+        few, at = batches.batch_size, batches.process_index
         if batches.split_batches:
+            whole = few
             few = whole // batches.num_processes
             starts: Iterable[int] = range(at * few, images, whole)
         else:
@@ -241,7 +242,7 @@ class _Subset:
 
 def ids_of(targets: Any) -> list[Any]:
     """The ids that a batch's targets bear, None for those that bear none."""
-    return [target.get("image_id") if isinstance(target, dict) else None for target in targets]
+    return [t.get("image_id") if isinstance(t, Mapping) else None for t in targets]
 
 
 def rows(batch: Any, picked: Sequence[int]) -> Any:

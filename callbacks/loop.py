@@ -88,6 +88,9 @@ class LoopCallback(Scorekeeper):
             self.evaluate_what_is_due(step, self._epoch_that_ended())
 
     def __enter__(self) -> Self:
+        if self.run is not None and not self.run.is_open:  # used again: another training
+            self.restart()
+            self._forwarded = self._epochs = 0
         self._stack.enter_context(sigterm_raises())
         try:
             self._watch()

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from boxscore.evaluation import semantic_losses, valid_pixels
 from boxscore.losses import is_torchvision_detector, test_losses, unwrapped
 from boxscore.parts import MEASURED
 
@@ -114,6 +115,14 @@ def main_output(outputs: Any, targets: Tensor) -> Tensor:
     if outputs.shape[-2:] == size:
         return outputs
     return nn.functional.interpolate(outputs, size=size, mode="bilinear", align_corners=False)
+
+
+def measured_on(outputs: Any, targets: Any, ignore_index: int | None) -> dict[str, Any]:
+    """Focal, cross-entropy and Dice loss of a batch in training; none where no pixel is valid."""
+    if not valid_pixels(targets, ignore_index):
+        return {}
+    logits = main_output(outputs, targets).detach()
+    return semantic_losses(logits, targets, ignore_index=ignore_index)
 
 
 def of_criterion(losses: Any) -> dict[str, Any]:

@@ -11,20 +11,24 @@ figures join the Trainer's: ``metric_for_best_model="box_AP"``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from contextlib import ExitStack
+from math import nan
 from types import TracebackType
 from typing import Any, Self, Unpack
+from weakref import WeakKeyDictionary
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import IntervalStrategy
 
-from boxscore import Every, Run
+from boxscore import CATALOGUE, Every, Run
 from boxscore.configured import processed
 from boxscore.evaluation import Evaluation
 from boxscore.logger import Status
 from boxscore.losses import unwrapped
 from boxscore.models import Found as Read
+from boxscore.names import legal
 from boxscore.signals import ended, sigterm_raises
 
 from .base import Scorekeeper
@@ -32,17 +36,22 @@ from .hugging_face import losses_of, read
 from .loaders import ids_of, own_images
 from .options import Keywords
 from .predict import Found, Predict
-from .watched import says_its_size, size_of, splits
+from .watched import says_its_size, size_of
 
 STATE = "boxscore"
 """Where a checkpoint's ``trainer_state.json`` keeps ours, among the states of callbacks."""
+
+
+WATCHED: MutableMapping[Any, Any] = WeakKeyDictionary()
+"""Which callback watches a model: an interrupted training may have left one."""
 
 
 class BoxscoreCallback(Scorekeeper, TrainerCallback):
     """Logs the losses and metrics of a Transformers training, over optimizer steps.
 
     The test set is the Trainer's ``eval_dataset``, measured whenever the Trainer evaluates it; with
-    ``evaluate_every=`` the Trainer is asked to, every so many optimizer steps and at the end.
+    ``evaluate_every=`` the Trainer, which then needs one, is asked to every so many optimizer steps
+    and at the end.
     Callbacks that watch a figure, such as ``EarlyStoppingCallback``, come after this one.
 
     The Trainer does not tell its callbacks of an exception: the run is then ended when the process
@@ -58,7 +67,8 @@ class BoxscoreCallback(Scorekeeper, TrainerCallback):
             **options: see `boxscore.callbacks.options.Options`.
         """
         super().__init__(**options)
-        if "evaluate_every" not in options:
+        self._asks = "evaluate_every" in options
+        if not self._asks:
             self._evaluate_every = Every()
         self._stack = ExitStack()
         self._forget()
@@ -81,9 +91,18 @@ class BoxscoreCallback(Scorekeeper, TrainerCallback):
         """Begin, unless the first batch is needed to know the input size."""
         self._end("FAILED")  # what an exception left
         self.restart()
+        with ExitStack() as undo:  # where this fails the model must not go on being watched
+            undo.callback(self._end, "FAILED")
+            self._begin(args, state, kwargs)
+            undo.pop_all()
+
+    def _begin(self, args: TrainingArguments, state: TrainerState, kwargs: dict[str, Any]) -> None:
         if earlier := _states(state).get(STATE):
             self.load_state_dict(earlier)
         model = unwrapped(kwargs["model"])
+        if model in WATCHED and WATCHED[model] is not self:  # left by an exception in a notebook
+            WATCHED[model]._end("FAILED")
+        WATCHED[model] = self
         optimizer = getattr(kwargs["optimizer"], "optimizer", kwargs["optimizer"])
         processor = kwargs.get("processing_class")
         self._watched = model, optimizer, processor, kwargs.get("train_dataloader")
@@ -100,6 +119,17 @@ class BoxscoreCallback(Scorekeeper, TrainerCallback):
         elif self.options.identity is not None or says_its_size(model):
             self._open(None)
         self._evaluates_at_end = not args.load_best_model_at_end  # else it has other weights then
+        if not self._asks and args.eval_strategy == IntervalStrategy.NO:
+            self._guard.remark(
+                "never",
+                "nothing is evaluated: pass eval_strategy= to the Trainer, or evaluate_every=",
+            )
+        if self._images is not None:
+            self._images = None
+            self._guard.remark(
+                "evaluate_images", "evaluate_images= has no effect on the Trainer's evaluations; "
+                "give it a smaller eval_dataset",
+            )  # fmt: skip
 
     def on_substep_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -112,11 +142,16 @@ class BoxscoreCallback(Scorekeeper, TrainerCallback):
     ) -> None:
         """Take in the batch that an optimizer step ends with; ask for what is due."""
         if self.run is None:
+            self._guard.remark(
+                "forward", "no forward of the model took pixel_values=, so that nothing is logged"
+            )
             return
         self._state = state
         self._record(state.global_step)
         with self._guard("what follows a step"):
             self.evaluate_what_is_due(state.global_step)
+        if self._asks and state.global_step >= state.max_steps:
+            self._wanted = True  # at the end too
         self._ask(state, control)
 
     def on_epoch_end(
@@ -144,7 +179,8 @@ class BoxscoreCallback(Scorekeeper, TrainerCallback):
         images = len(inputs["pixel_values"])
         self._evaluating = True
         try:
-            found = self._found(inputs, outputs, loss)
+            with torch.no_grad():
+                found = self._found(inputs, outputs, loss)
             self.measure(evaluation, *found, keep=self._left)
         except Exception as error:
             evaluation.give_up(images)
@@ -164,10 +200,11 @@ class BoxscoreCallback(Scorekeeper, TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Log what an evaluation gave, and add it to the Trainer's metrics."""
-        if self.run is None or metrics is None:
+        if self.run is None or not self.run.is_open or metrics is None:
             return
         prefix = next((k[: -len("_runtime")] for k in metrics if k.endswith("_runtime")), "eval")
-        (split,) = splits({prefix.removeprefix("eval").strip("_") or "test": None})
+        name = prefix.removeprefix("eval").strip("_")
+        split = f"test-{legal(name)}" if name else "test"
         loader = kwargs.get("eval_dataloader")
         evaluation, self._evaluation = self._begun(loader), None
         if not self._loaders:
@@ -178,13 +215,22 @@ class BoxscoreCallback(Scorekeeper, TrainerCallback):
             evaluation.conclude()
         self.remark_on(evaluation, evaluation.seconds)
         self._evaluated_at = self.run.step
-        if evaluation.results is not None:
-            found = evaluation.results.figures
-            found = {**self.latest, **found} if split == self.run.main else found
-            metrics.update({f"{prefix}_{name}": value for name, value in found.items()})
+        self._join(metrics, prefix, evaluation.measured, args.metric_for_best_model)
         if self._train_wanted:
             self.evaluate_train()
         _states(state)[STATE] = self.state_dict()
+
+    def _join(
+        self, metrics: dict[str, float], prefix: str, found: dict[str, float], best: str | None
+    ) -> None:
+        """Add what was ``found`` to the Trainer's metrics, whose own values stay."""
+        named = {f"{prefix}_{name}": value for name, value in found.items()}
+        if taken := sorted(named.keys() & metrics.keys()):
+            self._guard.remark("taken", f"{', '.join(taken)}: the values of compute_metrics stay")
+        metrics.update({name: value for name, value in named.items() if name not in metrics})
+        wanted = (best or "").removeprefix("eval_")
+        if wanted in CATALOGUE:  # which the Trainer cannot do without, where it is undefined too
+            metrics.setdefault(f"{prefix}_{wanted}", nan)
 
     def on_predict(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any,
@@ -230,7 +276,10 @@ class BoxscoreCallback(Scorekeeper, TrainerCallback):
         if self._evaluating or "pixel_values" not in inputs:
             return
         if self.run is None:
-            self._open(size_of(inputs["pixel_values"]))
+            with ExitStack() as undo:
+                undo.callback(self._end, "FAILED")
+                self._open(size_of(inputs["pixel_values"]))
+                undo.pop_all()
         seen, self._criterion_saw = self._criterion_saw, []
         if not model.training:
             loss = getattr(outputs, "loss", None)  # the Trainer multiplies it in place
@@ -263,7 +312,8 @@ class BoxscoreCallback(Scorekeeper, TrainerCallback):
         """Have the Trainer evaluate after this step; once it has ended, do it here."""
         if self._is_ending:
             super().evaluate(split)
-        self._wanted = True
+        else:
+            self._wanted = True
 
     def evaluate_train(self) -> None:
         """Measure a stable subset of the train set, as soon as the test set's size is known."""

@@ -103,8 +103,9 @@ class Evaluation:
         fingerprint: the images so far.
         images: how many came.
         complete: whether every batch could be measured; if not, only losses are recorded.
-        failed: whether an error ended it.
+        share: what this process saw, None before the end or where an error ended it.
         results: what all processes together found, None before the end.
+        measured: the losses and figures that were logged, by catalogue name.
     """
 
     def __init__(
@@ -120,8 +121,9 @@ class Evaluation:
         self.metric, self.split, self.step = metric, split, step
         self.fingerprint = Fingerprint()
         self.complete = True
-        self.failed = False
+        self.share: Share | None = None
         self.results: Results | None = None
+        self.measured: dict[str, float] = {}
         self.images = 0
         self.batch_size = 0
         self.seconds = 0.0
@@ -153,6 +155,8 @@ class Evaluation:
         Raises:
             ValueError: naming image, field and value; nothing of the batch is then kept.
         """
+        if image_ids is not None and len(image_ids) != len(targets):
+            raise ValueError(f"{len(image_ids)} image ids for {len(targets)} targets")
         self.metric.update(predictions, targets)
         self.images += len(targets)
         self.batch_size = max(self.batch_size, len(targets))
@@ -188,7 +192,7 @@ class Evaluation:
         elif losses:
             self._losses.append((losses, len(targets)))
 
-    def share(self) -> Share:
+    def _share(self) -> Share:
         """What this process saw."""
         sums = Sums()
         for values, weight in self._losses:
@@ -196,7 +200,7 @@ class Evaluation:
             for name, value in values.items():
                 share = min(heavy, 1.0) if name == "dice" else heavy
                 if share:
-                    sums.add(name, float(value) * share, share)
+                    sums.add(name, _number(value) * share, share)
         seen = self.fingerprint, sums, self.images, self.batch_size, self.complete
         return Share(self.metric, *seen)
 
@@ -219,8 +223,20 @@ class Evaluation:
             failed: whether something went wrong, so that nothing may be recorded.
         """
         self.seconds = time.perf_counter() - self._start
-        self.failed = failed
+        error = None
+        try:
+            self.share = None if failed else self._share()
+        except Exception as trouble:  # told once the other processes know that this one has none
+            error = trouble
         self._done(self)
+        if error is not None:
+            raise error
+
+
+def _number(value: Any) -> float:
+    """A loss as a number; of several elements, as DataParallel gives one for each, the mean."""
+    several = hasattr(value, "detach") and value.numel() > 1
+    return float(value.detach().float().mean() if several else value)
 
 
 def new_metric(task: Task, names: Mapping[int, str], ignore_index: int | None) -> Metric:

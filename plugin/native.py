@@ -8,6 +8,7 @@ MMSegmentation 3/1, Detectron2, Keras Hub, the TF Model Garden and the TF Object
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import cache
 
 DECORATIONS: tuple[tuple[str, str | None], ...] = (
@@ -91,6 +92,11 @@ def canonical(name: str, task: str = "detection") -> str | None:
 def known(name: str, task: str = "detection") -> bool:
     """Whether ``name`` is in the tables, or is no loss."""
     return canonical(name, task) is None or _meaning(name, task) is not None
+
+
+def unknown(names: Iterable[str], task: str) -> list[str]:
+    """Those of ``names`` that are not `known`."""
+    return [name for name in names if not known(name, task)]
 
 
 def _meaning(name: str, task: str) -> str | None:

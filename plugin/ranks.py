@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds for which a process that begins a training waits for the others to begin theirs."""
 
 _trainings = 0

@@ -19,7 +19,7 @@ from .items import Item, Opening, Point, Tag, unrecorded
 from .logger import Logger, Resumable, Status
 from .metric import NO_CLASS, Classes, Metric, class_names
 from .names import folder, legal, originals
-from .native import known
+from .native import unknown
 from .parts import fold
 from .schedule import Every
 from .signals import ended, last_error
@@ -232,7 +232,7 @@ class Run:
             "latest": dict(self.latest),
             "best": dict(self.best),
             "tags": dict(self._tags),
-            "window": {"totals": sums.totals, "weights": sums.weights},
+            "window": asdict(sums),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -314,8 +314,10 @@ class Run:
         split: str,
         step: int,
         news: tuple[str, int] | None = None,
-    ) -> None:
-        self._warn_of_unknown(values)
+    ) -> dict[str, float]:
+        for name in unknown(values, self.task):
+            about = f"loss {name!r} is not known and counts as the part 'other'"
+            self.guard.remark(about, f"{about}; name it after a measure of boxscore.CATALOGUE")
         if self._optimizer is not None:
             from .losses import regularization_loss
 
@@ -332,18 +334,19 @@ class Run:
         self.log(items)
         if split == self.main:
             self._remember(losses.measures)
+        return losses.measures
 
     def _conclude(self, evaluation: Evaluation) -> None:
         """Put together what every process saw of an evaluated set, and log what it gives."""
         from .evaluation import Results
 
-        split, step = evaluation.split, evaluation.step
-        ends = ranks.meet(split, evaluation.failed, step)
-        if evaluation.failed:
+        split, step, share = evaluation.split, evaluation.step, evaluation.share
+        ends = ranks.meet(f"end of {split}", share is None, step)
+        if share is None:
             return
         if any(ends) or len(ends) < ranks.size():
             raise RuntimeError(f"evaluation of {split!r}: another process could not measure it")
-        shares = ranks.to_first(evaluation.share())
+        shares = ranks.to_first(share)
         results = ranks.from_first(lambda: Results.of(shares))
         evaluation.results = results
         # a framework may tell which split it was only at the end
@@ -352,7 +355,8 @@ class Run:
         if not results.images:
             raise ValueError(f"evaluation of {split!r}: no image was seen; is its loader empty?")
         if results.losses:
-            self._log_losses(results.losses, split, step)
+            evaluation.measured |= self._log_losses(results.losses, split, step)
+        evaluation.measured |= results.figures
         if results.figures:
             self._log_figures(results, split, step)
         if split == self.main:
@@ -389,12 +393,3 @@ class Run:
 
             self._metrics[split] = new_metric(self.task, self.names, self._ignore_index)
         return self._metrics[split]
-
-    def _warn_of_unknown(self, values: Mapping[str, float]) -> None:
-        for name in values:
-            if not known(name, self.task):
-                self.guard.remark(
-                    f"loss {name}",
-                    f"loss {name!r} is not known and counts as the part 'other'; name it after a "
-                    "measure of boxscore.CATALOGUE",
-                )

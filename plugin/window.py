@@ -56,6 +56,7 @@ class Window:
     def __init__(self) -> None:
         self._rows: list[tuple[int, Mapping[str, Any]]] = []
         self._sums: dict[str, tuple[Any, int]] = {}
+        self._first_nan: tuple[str, int] | None = None
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -71,31 +72,25 @@ class Window:
 
     def take(self) -> Sums:
         """The sums of every name over the steps that had it; then start anew."""
-        rows = self._rows.copy()
         sums = self.sums()
-        self._sums = {}
-        if any(map(math.isnan, sums.totals.values())):
-            sums.first_nan = next(
-                (
-                    (name, step)
-                    for step, values in rows
-                    for name, value in values.items()
-                    if math.isnan(value)
-                ),
-                None,
-            )
+        self._sums, self._first_nan = {}, None
         return sums
 
     def sums(self) -> Sums:
         """The sums so far."""
+        rows = self._rows.copy()
         self._sum_up()
         totals = _floats([total for total, _ in self._sums.values()])
         weights = {name: float(count) for name, (_, count) in self._sums.items()}
-        return Sums(dict(zip(self._sums, totals, strict=True)), weights)
+        if self._first_nan is None and any(map(math.isnan, totals)):
+            found = ((n, step) for step, row in rows for n, v in row.items() if math.isnan(v))
+            self._first_nan = next(found, None)
+        return Sums(dict(zip(self._sums, totals, strict=True)), weights, self._first_nan)
 
     def restore(self, sums: Sums) -> None:
         """Go on from ``sums``, which an earlier process had."""
         self._rows = []
+        self._first_nan = sums.first_nan and (str(sums.first_nan[0]), int(sums.first_nan[1]))
         self._sums = {n: (total, int(sums.weights[n])) for n, total in sums.totals.items()}
 
     def _sum_up(self) -> None:

@@ -124,7 +124,7 @@ def begun(*, absent: tuple[int, ...], patience: float, late: int = -1) -> Any:
         ranks._trainings += 1
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
-    ranks.PATIENCE = 20
+    ranks.PATIENCE = 60
     return first, (ranks.all_here(), ranks.rank(), ranks.size(), ranks.gathered(me))
 
 

@@ -79,3 +79,15 @@ def test_sums_of_several_processes_and_of_an_earlier_life() -> None:
     later.restore(window.sums())
     later.add({"a": torch.tensor(2.0)}, 2)
     assert later.take().means() == {"a": 1.5}
+
+
+def test_the_first_nan_is_known_after_a_look_at_the_sums() -> None:
+    window = Window()
+    for step, value in enumerate([1.0, math.nan, 1.0], 1):
+        window.add({"a": value}, step)
+    later = Window()
+    later.restore(window.sums())
+    for each in (window, later):
+        each.add({"a": 2.0}, 4)
+        assert each.take().first_nan == ("a", 2)
+        assert each.take().first_nan is None

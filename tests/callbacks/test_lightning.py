@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import nn
+from torchmetrics import MeanMetric
 from torchvision.models.detection import MaskRCNN
 
 from boxscore import Identity
@@ -360,6 +361,114 @@ def test_losses_that_are_no_numbers_are_told_once() -> None:
     with pytest.warns(UserWarning, match="no number.*'map': 'str'"):
         memory, _, _ = fit(Odd(), max_steps=4, score={**OWN, "on_error": "warn"})
     assert list(series(memory, "classification", "train")) == [2, 4]
+
+
+def test_validating_after_the_training_is_no_part_of_it() -> None:
+    memory, score, fitted = fit(Own(), max_steps=4, score=OWN)
+    points = len(memory.points)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        fitted.validate(score._module or Own(), loader(3, 300), verbose=False)
+    assert len(memory.points) == points
+
+
+class Counting(Own):
+    """It keeps figures of its own, as many modules do, and augments while it trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = MeanMetric()
+        self.seen: list[float] = []
+        self.augmented = 0
+
+    def on_after_batch_transfer(self, batch: Any, loader: int) -> Any:
+        self.augmented += self.trainer.training
+        return batch
+
+    def validation_step(  # type: ignore[override]
+        self, batch: Any, batch_idx: int, dataloader_idx: int
+    ) -> Any:
+        self.mean.update(float(len(batch[1])))
+        return super().validation_step(batch, batch_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        self.seen.append(float(self.mean.compute()))
+        self.mean.reset()
+        self.log("box_AP50", 0.125)
+
+
+def test_a_module_does_not_notice_that_it_is_asked() -> None:
+    """Images of the train set, measured each epoch, are not in the module's own figures."""
+    module = Counting()
+    loaders = [loader(2, 100, batch_size=1), loader(2, 200, batch_size=1)]
+    with pytest.warns(UserWarning, match="box_AP50: the module logs these itself"):
+        memory, _, fitted = fit(
+            module, test=loaders, max_steps=4, num_sanity_val_steps=0,
+            score={**OWN, "on_error": "warn"},
+        )  # fmt: skip
+    assert list(series(memory, "box_AP", "train")) == [2, 4]
+    assert module.seen == [1.0, 1.0]
+    assert module.augmented == 4  # the training's own batches
+    assert float(fitted.callback_metrics["box_AP50"]) == 0.125
+
+
+def test_further_sets_are_offered_when_measured_on_its_own_too() -> None:
+    loaders = [loader(2, 100), loader(2, 200)]
+    memory, _, fitted = fit(
+        Counting(), test=loaders, max_steps=4, score={**OWN, "evaluate_every": 2},
+        check_val_every_n_epoch=9,
+    )  # fmt: skip
+    assert list(series(memory, "box_AP", "test-1")) == [2, 4]
+    assert float(fitted.callback_metrics["box_AP.test-1"]) == pytest.approx(1.0)
+
+
+def test_a_figure_that_is_not_there_any_more_is_not_offered() -> None:
+    class Worse(Own):
+        def validation_step(self, batch: Any, index: int, dataloader_idx: int = 0) -> Any:
+            found = super().validation_step(batch, index)
+            if self.trainer.global_step >= 4:
+                found["predictions"][0]["scores"][0] = torch.nan
+            return found
+
+    with pytest.warns(UserWarning, match="has no figures"):
+        memory, _, fitted = fit(Worse(), max_steps=4, score={**OWN, "on_error": "warn"})
+    assert list(series(memory, "box_AP", "test")) == [2]
+    assert "box_AP" not in fitted.callback_metrics
+    assert float(fitted.callback_metrics["classification"]) == 0.5
+
+
+def test_one_batch_of_validation_is_not_all() -> None:
+    memory, _, _ = fit(
+        Own(), test=loader(6, 100, batch_size=2), max_steps=5, limit_val_batches=1, score=OWN
+    )
+    assert list(series(memory, "box_AP", "test")) == [2, 4]
+
+
+def test_only_scalars_that_are_called_losses_are_losses() -> None:
+    class Talking(Own):
+        def training_step(self, batch: Any, index: int) -> Any:
+            loss = self.weight.sum()
+            return {
+                "loss": 3 * loss, "loss_cls": loss, "loss_bbox": 2 * loss,
+                "dice": torch.tensor(0.9), "mask": torch.zeros(2, 4, 4),
+            }  # fmt: skip
+
+    memory, _, _ = fit(Talking(), max_steps=2, score=OWN)
+    assert series(memory, "total", "train") == {2: 3.0}
+    assert not {"mask", "dice", "other"} & {p.name for p in memory.points}
+
+
+def test_a_checkpoint_that_is_only_tested_continues_no_training(tmp_path: Path) -> None:
+    memory = MemoryLogger()
+    score = callback(memory, **OWN)
+    save = ModelCheckpoint(tmp_path, every_n_train_steps=2, filename="{step}")
+    fitted = trainer([score, save], max_steps=2, enable_checkpointing=True)
+    fitted.fit(Own(), loader(8), loader(2, 100))
+    first = score.run.id
+    fitted.validate(Own(), loader(2, 100), ckpt_path=str(tmp_path / "step=2.ckpt"), verbose=False)
+    trainer([score], max_steps=2).fit(Own(), loader(8), loader(2, 100))
+    assert score.run.id != first
+    assert not score.run._is_resumed
 
 
 class Failing(Own):

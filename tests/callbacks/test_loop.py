@@ -585,3 +585,37 @@ def test_without_a_criterion_regularization_alone_is_no_total() -> None:
     assert not series(memory, "total", "test")
     assert series(memory, "cross_entropy", "test")
     assert series(memory, "IoU", "test")
+
+
+def test_used_again_it_is_another_training() -> None:
+    memory = MemoryLogger()
+    model = fcos()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    options: dict[str, Any] = {"loggers": [memory], "classes": CLASSES, "on_error": "raise"}
+    score = LoopCallback(
+        model, optimizer, loader(2, 100), train_loader=loader(8), dataset="boxes", log_every=1,
+        **options,
+    )  # fmt: skip
+    ids = []
+    for _ in range(2):
+        with score:
+            for batch in loader(8):
+                score.step(train_step(model, optimizer, batch))
+        assert score.run is not None
+        ids.append(score.run.id)
+    assert len(set(ids)) == 2
+    assert [p.step for p in memory.points if p.key.endswith("/total.train")] == [1, 2, 1, 2]
+
+
+def test_a_test_loss_that_is_no_number_costs_no_figures() -> None:
+    def predict(model: Any, batch: Any) -> Any:
+        perfect = [{**t, "scores": torch.ones(len(t["labels"]))} for t in batch[1]]
+        losses = {"loss_cls": torch.tensor([0.5, 1.0]), "loss_bbox": "none"}
+        return losses, perfect, batch[1]
+
+    with pytest.warns(UserWarning, match="no number.*'loss_bbox': 'str'"):
+        memory, _ = train(
+            steps=2, predict=predict, on_error="warn", identity=IDENTITY, task="detection"
+        )
+    assert series(memory, "classification", "test") == {2: 0.75}
+    assert series(memory, "box_AP", "test")

@@ -86,10 +86,11 @@ def trainer(folder: Path, model: Any, task: str, score: Any, **options: Any) -> 
         "lr_scheduler_type": "constant",
         "report_to": [], "remove_unused_columns": False, "use_cpu": True, "disable_tqdm": True,
     }  # fmt: skip
+    more = {"compute_metrics": options.pop("compute_metrics", None)}
     args = tf.TrainingArguments(str(folder), **defaults | options)
     return Trainer(
         model, args, **data, data_collator=together, callbacks=callbacks,
-        optimizers=(optimizer, None),
+        optimizers=(optimizer, None), **more,
     )  # fmt: skip
 
 
@@ -228,7 +229,7 @@ def test_the_trainer_is_asked_to_evaluate(tmp_path: Path) -> None:
         score={"evaluate_every": 2},
     )  # fmt: skip
     assert list(series(memory, "IoU", "test")) == [2, 4, 5]
-    assert [log["step"] for log in fitted.state.log_history if "eval_loss" in log] == [2, 4]
+    assert [log["step"] for log in fitted.state.log_history if "eval_loss" in log] == [2, 4, 5]
 
 
 def test_several_sets_and_figures_that_choose_the_best_checkpoint(tmp_path: Path) -> None:
@@ -291,6 +292,72 @@ def test_predict_adapts_any_model(tmp_path: Path) -> None:
     )  # fmt: skip
     assert series(memory, "classification", "test") == {4: 0.25}
     assert series(memory, "box_AP", "test") == {4: pytest.approx(1.0)}
+
+
+def test_evaluating_after_the_training_gains_no_figures_of_it(tmp_path: Path) -> None:
+    memory, fitted = fit(tmp_path, segformer(), "semantic", max_steps=4)
+    points = len(memory.points)
+    found = fitted.evaluate(Pictures("semantic", 3, 300), metric_key_prefix="test")
+    assert "test_loss" in found
+    assert "test_IoU" not in found
+    assert len(memory.points) == points
+
+
+@pytest.mark.parametrize("own", ["F1", "dice"])
+def test_what_compute_metrics_gives_stays(tmp_path: Path, own: str) -> None:
+    with pytest.warns(UserWarning, match=f"eval_{own}: the values of compute_metrics stay"):
+        memory, fitted = fit(
+            tmp_path, segformer(), "semantic", max_steps=4, compute_metrics=lambda _: {own: 0.75},
+            score={"on_error": "warn"},
+        )  # fmt: skip
+    logged = fitted.evaluate()
+    assert logged[f"eval_{own}"] == 0.75
+    assert series(memory, own, "test")[4] != 0.75
+
+
+def test_a_figure_that_is_undefined_ends_no_training(tmp_path: Path) -> None:
+    def predict(model: Any, batch: Any) -> Any:
+        wrong = {"boxes": torch.full((1, 4), torch.nan), "labels": torch.tensor([1])}
+        targets = [{**wrong, "boxes": torch.zeros(1, 4)} for _ in batch["pixel_values"]]
+        return {}, [{**wrong, "scores": torch.ones(1)} for _ in targets], targets
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        memory, _ = fit(
+            tmp_path, segformer(), "semantic", max_steps=4, metric_for_best_model="box_AP",
+            score={"task": "detection", "predict": predict, "on_error": "warn"},
+        )  # fmt: skip
+    assert memory.status == "FINISHED"
+    assert not series(memory, "box_AP", "test")
+
+
+def test_a_beginning_that_fails_leaves_nothing_on_the_model(tmp_path: Path) -> None:
+    model = built("mask2former")  # does not tell its task
+    first = trainer(tmp_path, model, "masks", callback(MemoryLogger()), max_steps=2)
+    with pytest.raises(ValueError, match="task: Mask2Former"):
+        first.train()
+    assert not model._forward_hooks
+    memory = MemoryLogger()
+    again = callback(memory, task="instance-segmentation")
+    trainer(tmp_path, model, "masks", again, max_steps=2).train()
+    assert memory.status == "FINISHED"
+
+
+def test_another_callback_ends_what_an_interrupted_training_left(tmp_path: Path) -> None:
+    model, left = segformer(), MemoryLogger()
+    broken = Pictures("semantic", 8, fails_at=7)
+    with pytest.raises(ZeroDivisionError):
+        trainer(tmp_path, model, "semantic", callback(left), train_dataset=broken).train()
+    assert left.status is None
+    trainer(tmp_path, model, "semantic", callback(MemoryLogger()), max_steps=2).train()
+    assert left.status == "FAILED"
+    assert not model._forward_hooks
+
+
+def test_without_an_evaluation_it_says_so(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="nothing is evaluated"):
+        fit(tmp_path, segformer(), "semantic", max_steps=2, eval_strategy="no",
+            score={"on_error": "warn"})  # fmt: skip
 
 
 def resume(folder: Path, memory: MemoryLogger, steps: int, **options: Any) -> Any:
