@@ -155,7 +155,6 @@ EVALUATED: dict[str, dict[str, Any]] = {
     "maps": MAPS,
     "maps one by one": {**MAPS, "per_device_eval_batch_size": 1},
     "few maps": {**MAPS, "test": 1},
-    "some maps": {**MAPS, "score": {"evaluate_images": 3, "evaluate_every": 3}},
 }
 
 LEARNING: dict[str, Any] = {"rate": 0.01, "max_steps": 6}
