@@ -91,18 +91,13 @@ class BoxscoreCallback(Scorekeeper, TrainerCallback):
         """Begin, unless the first batch is needed to know the input size."""
         self._end("FAILED")  # what an exception left
         self.restart()
-        with ExitStack() as undo:  # where this fails the model must not go on being watched
-            undo.callback(self._end, "FAILED")
-            self._begin(args, state, kwargs)
-            undo.pop_all()
-
-    def _begin(self, args: TrainingArguments, state: TrainerState, kwargs: dict[str, Any]) -> None:
         if earlier := _states(state).get(STATE):
             self.load_state_dict(earlier)
         model = unwrapped(kwargs["model"])
-        if model in WATCHED and WATCHED[model] is not self:  # left by an exception in a notebook
+        if model in WATCHED:  # by another callback, which an exception in a notebook left
             WATCHED[model]._end("FAILED")
         WATCHED[model] = self
+        self._stack.callback(WATCHED.pop, model, None)
         optimizer = getattr(kwargs["optimizer"], "optimizer", kwargs["optimizer"])
         processor = kwargs.get("processing_class")
         self._watched = model, optimizer, processor, kwargs.get("train_dataloader")
@@ -260,7 +255,11 @@ class BoxscoreCallback(Scorekeeper, TrainerCallback):
 
     def _open(self, size: Read | None) -> Run:
         model, optimizer, _, train_loader = self._watched
-        return self.begin(model, optimizer, None, train_loader, size=size)
+        try:
+            return self.begin(model, optimizer, None, train_loader, size=size)
+        except BaseException:  # the model must not go on being watched
+            self._end("FAILED")
+            raise
 
     def _end(self, status: Status) -> None:
         try:
@@ -276,10 +275,7 @@ class BoxscoreCallback(Scorekeeper, TrainerCallback):
         if self._evaluating or "pixel_values" not in inputs:
             return
         if self.run is None:
-            with ExitStack() as undo:
-                undo.callback(self._end, "FAILED")
-                self._open(size_of(inputs["pixel_values"]))
-                undo.pop_all()
+            self._open(size_of(inputs["pixel_values"]))
         seen, self._criterion_saw = self._criterion_saw, []
         if not model.training:
             loss = getattr(outputs, "loss", None)  # the Trainer multiplies it in place
@@ -362,7 +358,7 @@ class BoxscoreCallback(Scorekeeper, TrainerCallback):
         """What a forward of our own gives, from the same random numbers each time."""
         inputs = _moved(batch, next(model.parameters()).device)
         self._criterion_saw = []
-        with torch.no_grad(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(0)
             outputs = model(**inputs)
         seen, self._criterion_saw = self._criterion_saw, []
