@@ -9,20 +9,21 @@ from typing import Any, Unpack
 
 import torch
 
-from boxscore import Every, Run, ranks
+from boxscore import Every, Run, distributed
 from boxscore.evaluation import Evaluation
-from boxscore.guard import Guard
+from boxscore.exit_status import ended
+from boxscore.identity.models import Found, network
+from boxscore.identity.wrappers import unwrapped
 from boxscore.logger import Status
-from boxscore.losses import is_torchvision_detector, modes_kept, unwrapped
-from boxscore.models import Found, network
+from boxscore.losses import is_torchvision_detector, modes_kept
 from boxscore.names import originals
-from boxscore.signals import ended
+from boxscore.warn import Guard
 
-from .loaders import images_of, length, random_numbers_kept, share
+from .model_info import buffers_of_the_first, dataset_of, inferred, local, splits
 from .options import NEW, Keywords, Options, classes_of, task_of
 from .predict import Predict, measured_on, of_criterion, predictor
 from .progress import Progress
-from .watched import buffers_of_the_first, dataset_of, inferred, local, splits
+from .sharding import images_of, length, random_numbers_kept, share
 
 COSTLY, LONG_ENOUGH = 0.2, 60.0
 """Share of the time, and seconds, from which on the cost of evaluating is worth a remark."""
@@ -92,7 +93,7 @@ class Scorekeeper:
                 something else.
         """
         options = self.options
-        if not ranks.all_here():
+        if not distributed.all_here():
             self._guard.remark(
                 "alone",
                 "not every process of this training has made the callback, so that it sees only "
@@ -287,7 +288,7 @@ class Scorekeeper:
     def _last_words(self, run: Run) -> Status:
         """What is left to say at the end of a training that went well for this process."""
         try:
-            reached = ranks.until_all("the end", (run.step, self._evaluated_at))
+            reached = distributed.until_all("the end", (run.step, self._evaluated_at))
         except RuntimeError as error:  # torch's, where another process is gone
             self._guard.tell("another process has not come to the end", error)
             return "FAILED"
@@ -313,7 +314,10 @@ class Scorekeeper:
                 torch.no_grad(),
                 evaluation,
             ):
-                if len(ranks.meet(f"evaluation of {split}", None, evaluation.step)) < ranks.size():
+                if (
+                    len(distributed.meet(f"evaluation of {split}", None, evaluation.step))
+                    < distributed.size()
+                ):
                     raise RuntimeError("other processes are at another step than this one")
                 self._model.eval()
                 with buffers_of_the_first(self._model):

@@ -25,14 +25,13 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from boxscore import Every, Run
 from boxscore.evaluation import Evaluation
+from boxscore.exit_status import ended
+from boxscore.identity.models import network
 from boxscore.logger import Status
 from boxscore.losses import is_torchvision_detector
-from boxscore.models import network
-from boxscore.signals import ended
 
 from .base import Scorekeeper
-from .loaders import ids_of, images_in, own_images, own_part
-from .modules import (
+from .lightning_module import (
     named_loaders,
     returned,
     returned_losses,
@@ -40,9 +39,10 @@ from .modules import (
     targets_of,
     unnoticed,
 )
+from .model_info import local, says_its_size, size_of, splits
 from .options import Keywords
 from .predict import Found, Predict, predictor
-from .watched import local, says_its_size, size_of, splits
+from .sharding import ids_of, images_in, own_images, own_part
 
 T = TypeVar("T")
 

@@ -18,14 +18,14 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from boxscore import Run
+from boxscore.exit_status import ended, sigterm_raises
+from boxscore.identity.models import Found
 from boxscore.logger import Status
-from boxscore.models import Found
-from boxscore.signals import ended, sigterm_raises
 
 from .base import Scorekeeper
-from .loaders import ids_of
+from .model_info import says_its_size, size_of
 from .options import Keywords
-from .watched import says_its_size, size_of
+from .sharding import ids_of
 
 
 class LoopCallback(Scorekeeper):

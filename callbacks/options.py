@@ -8,11 +8,11 @@ from typing import Any, Literal, TypedDict
 
 from boxscore import Every, Identity
 from boxscore.catalogue import Task
+from boxscore.identity.models import network
+from boxscore.identity.wrappers import unwrapped
 from boxscore.logger import Logger
 from boxscore.loggers import standard
-from boxscore.losses import unwrapped
 from boxscore.metric import Classes
-from boxscore.models import network
 
 from .predict import Predict
 

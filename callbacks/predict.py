@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from boxscore.evaluation import semantic_losses, valid_pixels
-from boxscore.losses import is_torchvision_detector, test_losses, unwrapped
-from boxscore.parts import MEASURED
+from boxscore.identity.wrappers import unwrapped
+from boxscore.losses import is_torchvision_detector, test_losses
+from boxscore.losses.parts import MEASURED
 
 Found = tuple[Mapping[str, Any], Any, Any]
 """Losses by native name, predictions, targets: of one batch."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from boxscore import ranks
+from boxscore import distributed
 from boxscore.fingerprint import Fingerprint
 
 
@@ -48,7 +48,7 @@ class Progress:
             self._skip_epoch = False
         elif not self.ids_known:
             self.read_ids()
-            for other in ranks.meet("ids of the train set", self.train_ids, step):
+            for other in distributed.meet("ids of the train set", self.train_ids, step):
                 self.train_ids.merge(other)
             self.ids_known = True
 
@@ -59,7 +59,10 @@ class Progress:
             step: optimizer steps so far.
             paused: seconds that went to evaluations since the beginning.
         """
-        now, images = time.perf_counter() - paused, sum(ranks.meet("images", self.images, step))
+        now, images = (
+            time.perf_counter() - paused,
+            sum(distributed.meet("images", self.images, step)),
+        )
         before, seen = self._last
         self._last = (now, images)
         self.read_ids()
@@ -77,4 +80,4 @@ class Progress:
         self.images, self.batches = state["images"], state["batches"]
         self.ids_known = state["ids_known"]
         self._skip_epoch = self.batches > 0
-        self._last = (time.perf_counter(), self.images * ranks.size())
+        self._last = (time.perf_counter(), self.images * distributed.size())

@@ -23,20 +23,20 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_utils import IntervalStrategy
 
 from boxscore import CATALOGUE, Every, Run
-from boxscore.configured import processed
 from boxscore.evaluation import Evaluation
+from boxscore.exit_status import ended, sigterm_raises
+from boxscore.identity.configs import processed
+from boxscore.identity.models import Found as Read
+from boxscore.identity.wrappers import unwrapped
 from boxscore.logger import Status
-from boxscore.losses import unwrapped
-from boxscore.models import Found as Read
 from boxscore.names import legal
-from boxscore.signals import ended, sigterm_raises
 
 from .base import Scorekeeper
-from .hugging_face import losses_of, read
-from .loaders import ids_of, own_images
+from .huggingface import losses_of, read
+from .model_info import says_its_size, size_of
 from .options import Keywords
 from .predict import Found, Predict
-from .watched import says_its_size, size_of
+from .sharding import ids_of, own_images
 
 STATE = "boxscore"
 """Where a checkpoint's ``trainer_state.json`` keeps ours, among the states of callbacks."""

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from torchvision.models.detection import fcos_resnet50_fpn
 
 from boxscore.callbacks.lightning import BoxscoreCallback
-from boxscore.shapes import Shapes
+from boxscore.demo.shapes import Shapes
 
 
 class Detector(LightningModule):

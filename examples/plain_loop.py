@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 from torchvision.models.detection import fcos_resnet50_fpn
 
 from boxscore.callbacks.loop import LoopCallback
-from boxscore.shapes import Shapes
+from boxscore.demo.shapes import Shapes
 
 
 def as_lists(batch):

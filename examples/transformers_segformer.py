@@ -12,7 +12,7 @@ from transformers import (
 )
 
 from boxscore.callbacks.transformers import BoxscoreCallback
-from boxscore.shapes import Shapes
+from boxscore.demo.shapes import Shapes
 
 
 def named(batch):

@@ -10,11 +10,11 @@ from typing import Literal
 
 from boxscore.logger import Logger
 
-from .delivery import Synced, sync
 from .durable import DurableLogger
 from .memory import MemoryLogger
 from .mlflow import MLflowLogger
 from .refused import Refused
+from .sync import Synced, sync
 from .tensorboard import TensorBoardLogger
 
 __all__ = [

@@ -9,15 +9,15 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from boxscore.items import File, Item, Opening
 from boxscore.logger import Logger, Status
+from boxscore.records import File, Item, Opening
 
 from . import steps
-from .delivery import Delivery, asked, hand_over
-from .forked import inert_when_forked
+from .fork import inert_when_forked
 from .spool import Batch, Spool, batch_of, close_line, log_lines
+from .sync import Delivery, asked, hand_over
 from .teller import Teller
-from .uri import without_credentials
+from .tracking_uri import without_credentials
 
 PATIENCE = 15.0
 """Seconds that `DurableLogger.close` waits by default."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from boxscore.items import File, Item, Opening, Point, Tag
 from boxscore.logger import Status
+from boxscore.records import File, Item, Opening, Point, Tag
 
 from .steps import learn
 

@@ -16,12 +16,12 @@ from pathlib import Path, PurePosixPath
 from time import time as now
 from typing import Any, TypeVar
 
-from boxscore.items import File, Item, Opening, Point, Tag
 from boxscore.logger import Status
+from boxscore.records import File, Item, Opening, Point, Tag
 
+from .mlflow_requests import requesting
 from .refused import Refused
-from .requesting import requesting
-from .uri import absolute, artifacts_beside, no_folder, public
+from .tracking_uri import absolute, artifacts_beside, no_folder, public
 
 BATCH = 1000
 """Metrics in one request: MLflow's limit."""

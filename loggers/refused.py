@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from boxscore.items import Item, Point
+from boxscore.records import Item, Point
 
 
 class Refused(Exception):

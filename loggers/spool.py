@@ -28,8 +28,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeGuard
 
-from boxscore.items import File, Item, Opening, Point, Tag
 from boxscore.logger import Status
+from boxscore.records import File, Item, Opening, Point, Tag
 
 from . import steps
 from .whole import append

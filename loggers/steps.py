@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from boxscore.items import Item, Point
+from boxscore.records import Item, Point
 
 from .alone import alone
 

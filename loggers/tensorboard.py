@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from boxscore.items import File, Item, Opening, Point, Tag
 from boxscore.logger import Status
+from boxscore.records import File, Item, Opening, Point, Tag
 
-from . import events
-from .events import EventFile, Picture
-from .forked import inert_when_forked
+from . import event_files
+from .event_files import EventFile, Picture
+from .fork import inert_when_forked
 from .teller import Teller
 
 REMEMBERED = 10_000
@@ -92,7 +92,7 @@ class TensorBoardLogger:
 
     def recorded(self) -> Mapping[str, int]:
         """The last step of each series that lies in the run's folder, of every split."""
-        return {} if self._folder is None else events.last_steps(self._folder)
+        return {} if self._folder is None else event_files.last_steps(self._folder)
 
     def close(self, status: Status = "FINISHED") -> None:  # noqa: ARG002  # files hold no status
         """Write what is waiting and close the files."""
@@ -192,7 +192,7 @@ class _Writing:
         made: dict[str, list[bytes]] = {}
         for split, make in (new for call in calls for new in self._new(call)):
             try:
-                made.setdefault(str(_inside(split)), []).append(events.record(make()))
+                made.setdefault(str(_inside(split)), []).append(event_files.record(make()))
             except Exception as error:  # such as a step beyond 64 bits: the others are well
                 self._tell("event", "TensorBoard cannot show an item (%s)", error)
         self._unwritten = {split: b"".join(data) for split, data in made.items()}
@@ -222,13 +222,13 @@ class _Writing:
                 key = point.split or "train", point.step, int(point.time * 1000)
                 together.setdefault(key, []).append(point)
         for (split, *_), points in together.items():
-            yield split, functools.partial(events.scalars, points)
+            yield split, functools.partial(event_files.scalars, points)
         for item in call:
             match item:
                 case Tag() if self._remember("tag", item.name, item.value):
-                    yield "train", functools.partial(events.text, item)
+                    yield "train", functools.partial(event_files.text, item)
                 case Picture(file) if self._remember("file", file.name, file.step, file.time):
-                    yield file.split or "train", functools.partial(events.image, item)
+                    yield file.split or "train", functools.partial(event_files.image, item)
 
     def _is_news(self, point: Point) -> bool:
         if point.tag.startswith(_NOT_DRAWN):

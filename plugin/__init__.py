@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from .catalogue import CATALOGUE, Measure
 from .identity import Identity
-from .items import File, Point, Tag
 from .logger import Logger
+from .losses.names import canonical
 from .metric import Metric
-from .native import canonical
+from .records import File, Point, Tag
 from .run import Run
 from .schedule import Every
 

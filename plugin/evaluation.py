@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from .fingerprint import Fingerprint, detection_content, label_map_content
+from .losses.window import Sums
 from .metric import Metric
-from .window import Sums
 
 if TYPE_CHECKING:
     from .catalogue import Task
@@ -265,7 +265,7 @@ def semantic_losses(logits: Any, targets: Any, *, ignore_index: int | None) -> d
     """
     import torch
 
-    from .criteria import cross_entropy_loss, dice_loss, focal_loss
+    from .losses.semantic import cross_entropy_loss, dice_loss, focal_loss
 
     with torch.no_grad():
         return {

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .batch import as_array
+from .detection.batch import as_array
 
 DIGITS = 12
 """Hex digits of a fingerprint; names in the trackers show the first six."""

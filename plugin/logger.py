@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol, runtime_checkable
 
-from .items import Item, Opening
+from .records import Item, Opening
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 

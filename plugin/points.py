@@ -6,9 +6,9 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from .items import Point
+from .losses.parts import Losses
 from .names import legal
-from .parts import Losses
+from .records import Point
 
 if TYPE_CHECKING:
     from .evaluation import Results

@@ -11,19 +11,19 @@ from math import isnan
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from . import points, ranks
+from . import distributed, points
 from .catalogue import CATALOGUE, TASKS, Task
-from .guard import Guard, OnError
+from .exit_status import ended, last_error
 from .identity import Identity
-from .items import Item, Opening, Point, Tag, unrecorded
 from .logger import Logger, Resumable, Status
+from .losses.names import unknown
+from .losses.parts import fold
+from .losses.window import Sums, Window
 from .metric import NO_CLASS, Classes, Metric, class_names
 from .names import folder, legal, originals
-from .native import unknown
-from .parts import fold
+from .records import Item, Opening, Point, Tag, unrecorded
 from .schedule import Every
-from .signals import ended, last_error
-from .window import Sums, Window
+from .warn import Guard, OnError
 
 if TYPE_CHECKING:
     import torch
@@ -147,7 +147,7 @@ class Run:
             sums = Sums()  # the other processes wait for these, also where there is trouble
             with self.guard("reading the losses of a window"):
                 sums = self._window.take()
-            sums = Sums.of(ranks.meet("train", sums, step))
+            sums = Sums.of(distributed.meet("train", sums, step))
             self._log_losses(sums.means(), split, step, sums.first_nan)
 
     def evaluation(self, split: str = "test", *, step: int | None = None) -> Evaluation:
@@ -194,7 +194,7 @@ class Run:
             self._decay = regularization_kind(self._optimizer)
         self.is_open = True
         usable = []
-        for logger in self._loggers if ranks.rank() == 0 else ():
+        for logger in self._loggers if distributed.rank() == 0 else ():
             with self.guard(f"{type(logger).__name__} is left out"):
                 logger.open(self._opening())
                 usable.append(logger)
@@ -259,7 +259,7 @@ class Run:
         self.latest.update(state["latest"])
         self.best.update(state["best"])
         self._tags.update(state["tags"])
-        if ranks.rank() == 0:  # whose state this is
+        if distributed.rank() == 0:  # whose state this is
             self._window.restore(Sums(**state["window"]))
         self._is_resumed = True
 
@@ -341,13 +341,13 @@ class Run:
         from .evaluation import Results
 
         split, step, share = evaluation.split, evaluation.step, evaluation.share
-        ends = ranks.meet(f"end of {split}", share is None, step)
+        ends = distributed.meet(f"end of {split}", share is None, step)
         if share is None:
             return
-        if any(ends) or len(ends) < ranks.size():
+        if any(ends) or len(ends) < distributed.size():
             raise RuntimeError(f"evaluation of {split!r}: another process could not measure it")
-        shares = ranks.to_first(share)
-        results = ranks.from_first(lambda: Results.of(shares))
+        shares = distributed.to_first(share)
+        results = distributed.from_first(lambda: Results.of(shares))
         evaluation.results = results
         # a framework may tell which split it was only at the end
         others = {s: m for s, m in self._metrics.items() if m is not evaluation.metric}

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from boxscore import ranks
+from boxscore import distributed
 from boxscore.loggers import MemoryLogger
 
 ROOT = Path(__file__).parents[1]
@@ -50,7 +50,7 @@ def tell(folder: Path, cases: dict[str, Callable[[Path], Any]]) -> None:
         shared = folder / name
         shared.mkdir(parents=True, exist_ok=True)
         told[name] = case(shared)
-    (folder / f"rank{ranks.rank()}.json").write_text(json.dumps(told))
+    (folder / f"rank{distributed.rank()}.json").write_text(json.dumps(told))
 
 
 def differing(one: dict[str, Any], several: dict[str, Any], rel: float = 1e-6) -> list[str]:

@@ -21,7 +21,7 @@ def load(name: str) -> ModuleType:
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("boxscore.shapes.COUNTS", {"train": 8, "test": 2})
+    monkeypatch.setattr("boxscore.demo.shapes.COUNTS", {"train": 8, "test": 2})
 
 
 def test_they_are_short() -> None:

@@ -6,6 +6,7 @@ import importlib
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,8 @@ MODULES = {
 FILES = pytest.mark.parametrize(
     "path", MODULES.values(), ids=lambda path: str(path.relative_to(ROOT))
 )
-DOORS = {"cli", "demo", "view", "shapes", "zoo", "folders", "offline", "__main__"}
+PACKAGES = {folder: package for package, folder in FOLDERS.items()}
+DOORS = ("boxscore.cli", "boxscore.demo")
 MAY_NOT_IMPORT = {
     "plugin": ("boxscore.loggers", "boxscore.callbacks"),
     "loggers": ("boxscore.callbacks", "boxscore.run"),
@@ -53,17 +55,16 @@ def imports(path: Path) -> list[str]:
     return found
 
 
-def neighbours(path: Path) -> set[str]:
-    """The modules of its own folder that a file imports."""
-    nodes = ast.walk(ast.parse(path.read_text()))
-    relative = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.level]
-    return {node.module or alias.name for node in relative for alias in node.names}
+def room(path: Path) -> str:
+    """The package that a file belongs to: ``boxscore.detection``, ``boxscore.loggers``."""
+    folder, *inner = path.relative_to(ROOT).parent.parts
+    return ".".join([PACKAGES[folder], *inner])
 
 
 @FILES
 def test_floors(path: Path) -> None:
     """The core knows no logger and no callback; these know no more than they may."""
-    if path.parent.name == "plugin" and path.stem in DOORS:
+    if room(path) in DOORS or path.stem == "__main__":
         return
     never = MAY_NOT_IMPORT[path.relative_to(ROOT).parts[0]]
     assert [name for name in imports(path) if name.startswith(never)] == []
@@ -71,25 +72,29 @@ def test_floors(path: Path) -> None:
 
 @FILES
 def test_loggers_know_items_and_the_protocol_only(path: Path) -> None:
-    if path.parent.name == "loggers":
-        known = ("boxscore.items", "boxscore.logger")
+    if room(path) == "boxscore.loggers":
+        known = ("boxscore.records", "boxscore.logger")
         assert [n for n in imports(path) if n.startswith("boxscore") and n not in known] == []
 
 
 @FILES
 def test_nobody_enters_through_a_door_from_inside(path: Path) -> None:
-    if path.stem not in DOORS:
-        assert neighbours(path) & DOORS == set()
+    if room(path) not in DOORS and path.stem != "__main__":
+        assert [name for name in imports(path) if name.startswith(DOORS)] == []
 
 
 @FILES
 def test_neighbours_are_imported_relatively(path: Path) -> None:
-    """Else type checkers see every class twice."""
-    folder = path.relative_to(ROOT).parts[0]
-    own = next(package for package, where in FOLDERS.items() if where == folder)
-    others = tuple(package for package in FOLDERS if package.startswith(own) and package != own)
-    absolute = [name for name in imports(path) if name == own or name.startswith(f"{own}.")]
-    assert [name for name in absolute if not (others and name.startswith(others))] == []
+    """Inside a folder relative, across folders absolute: one look tells which it is."""
+    here = room(path)
+    names = [name for name in imports(path) if name == here or name.rpartition(".")[0] == here]
+    assert [name for name in names if name in MODULES and room(MODULES[name]) == here] == []
+
+
+def test_no_folder_holds_too_much() -> None:
+    """Who looks for a thing opens one folder, and sees it at a glance."""
+    counts = Counter(room(path) for path in MODULES.values())
+    assert {name: count for name, count in counts.items() if count > 17} == {}
 
 
 @FILES

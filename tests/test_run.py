@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from boxscore import CATALOGUE, Identity, Point, Run
-from boxscore.items import Item, Opening
 from boxscore.loggers import MemoryLogger
+from boxscore.records import Item, Opening
 
 IDENTITY = Identity("RetinaNet", "640x640", "ResNet50")
 TARGET: dict[str, Any] = {

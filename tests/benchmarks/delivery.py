@@ -18,9 +18,9 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
-from boxscore.items import Opening, Point
 from boxscore.logger import Logger
 from boxscore.loggers import DurableLogger, MLflowLogger
+from boxscore.records import Opening, Point
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.servers import Server, free_port

@@ -13,9 +13,9 @@ import torch
 from mlflow import MlflowClient
 
 from boxscore.callbacks.loop import LoopCallback
-from boxscore.items import Point
 from boxscore.logger import Logger
 from boxscore.loggers import DurableLogger, MemoryLogger, MLflowLogger, TensorBoardLogger
+from boxscore.records import Point
 from tests.servers import Server
 from tests.tiny import CLASSES, fcos, loader, train_step
 

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 from torchvision.models.detection import MaskRCNN
 
-from boxscore import Identity, ranks
+from boxscore import Identity, distributed
 from boxscore.callbacks.loop import LoopCallback
 from boxscore.loggers import MemoryLogger
 from boxscore.losses import cross_entropy_loss
@@ -141,7 +141,7 @@ EVALUATIONS: list[tuple[str, str, dict[str, Any]]] = [
 
 def evaluated_once(of: str, loaders: Any, options: dict[str, Any]) -> dict[str, Any]:
     memory, model = MemoryLogger(), MODELS[of]()
-    if ranks.size() > 1:
+    if distributed.size() > 1:
         model = DistributedDataParallel(model)
     with scored(model, of, loaders, memory, **options) as score:
         score.evaluate()
@@ -150,7 +150,7 @@ def evaluated_once(of: str, loaders: Any, options: dict[str, Any]) -> dict[str, 
 
 def evaluations() -> list[dict[str, Any]]:
     return [
-        evaluated_once(of, given_set(kind, of, ranks.size()), options)
+        evaluated_once(of, given_set(kind, of, distributed.size()), options)
         for of, kind, options in EVALUATIONS
     ]
 
@@ -210,7 +210,7 @@ def trained(of: str, epochs: int = 3) -> dict[str, Any]:
     """A training of all processes, and what its weights are in the end."""
     memory, net = MemoryLogger(), MODELS[of]()
     model = DistributedDataParallel(net)
-    batches = train_batches(of, ranks.rank(), ranks.size())
+    batches = train_batches(of, distributed.rank(), distributed.size())
     with scored(model, of, given_set("plain", of, 1), memory, train_loader=batches) as score:
         for _ in range(epochs):
             for batch in batches:

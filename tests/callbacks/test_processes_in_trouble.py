@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from boxscore import ranks
+from boxscore import distributed
 from boxscore.callbacks.loop import LoopCallback
 from boxscore.callbacks.predict import predictor
 from boxscore.loggers import MemoryLogger
@@ -32,7 +32,7 @@ def scored(model: Any, memory: MemoryLogger, **options: Any) -> LoopCallback:
 
 def trained(score: LoopCallback, steps: int, batches: Any = None) -> None:
     model, optimizer, *_ = score._watched
-    batches = list(batches or loader(4, 10 * ranks.rank(), batch_size=2))
+    batches = list(batches or loader(4, 10 * distributed.rank(), batch_size=2))
     for step in range(steps):
         score.step(train_step(model, optimizer, batches[step % len(batches)]))
 
@@ -60,7 +60,7 @@ def one_fails() -> dict[str, Any]:
 
     def predict(net: Any, batch: Any) -> Any:
         asked.append(1)
-        if ranks.rank() == 1 and len(asked) == 1:
+        if distributed.rank() == 1 and len(asked) == 1:
             raise RuntimeError("no memory left")
         return works(net, batch)
 
@@ -94,7 +94,7 @@ def one_is_killed() -> dict[str, Any]:
         try:
             with scored(model, memory) as score:
                 trained(score, 3)
-                if ranks.rank() == 1:
+                if distributed.rank() == 1:
                     os.kill(os.getpid(), signal.SIGKILL)
                 trained(score, 3)
         except RuntimeError as raised:
@@ -108,7 +108,7 @@ def one_is_killed_at_the_end() -> dict[str, Any]:
         warnings.simplefilter("always")
         with scored(model, memory) as score:
             trained(score, 3)
-            if ranks.rank() == 1:
+            if distributed.rank() == 1:
                 os.kill(os.getpid(), signal.SIGKILL)
     return told(memory, caught)
 
@@ -166,7 +166,7 @@ def test_under_torchrun_too(tmp_path: Path) -> None:
 def with_steps_of_its_own() -> dict[str, Any]:
     """No wrapper: each trains as far as its data go; the second one's epochs end earlier too."""
     memory, model = MemoryLogger(), fcos()
-    batches = loader(8 - 2 * ranks.rank(), batch_size=2)
+    batches = loader(8 - 2 * distributed.rank(), batch_size=2)
     options = {"train_loader": batches, "evaluate_train_every": 3}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -187,9 +187,9 @@ def test_ranks_with_fewer_steps_wait_at_the_end(size: int) -> None:
 
 
 def on_the_first_alone() -> dict[str, Any]:
-    ranks.PATIENCE = 0.5
+    distributed.PATIENCE = 0.5
     memory, model = MemoryLogger(), DistributedDataParallel(fcos())
-    batches = list(loader(4, 10 * ranks.rank(), batch_size=2))
+    batches = list(loader(4, 10 * distributed.rank(), batch_size=2))
     if torch.distributed.get_rank():
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
         for step in range(4):
@@ -264,9 +264,9 @@ def _sharded(kind: str, model: Any) -> Any:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 
-    if ranks.size() == 1:
+    if distributed.size() == 1:
         return model
-    mesh = init_device_mesh("cpu", (ranks.size(),))
+    mesh = init_device_mesh("cpu", (distributed.size(),))
     if kind == "fully_shard":
         fully_shard(model.backbone, mesh=mesh)
         fully_shard(model, mesh=mesh)

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from boxscore.items import File, Item, Opening, Point, Tag
 from boxscore.logger import Status
 from boxscore.loggers import DurableLogger, MemoryLogger, Refused
+from boxscore.records import File, Item, Opening, Point, Tag
 from tests.disks import full_disk
 
 OPENING = Opening("0123456789abcdef" * 2, "RetinaNet 640x640", "bccd", "bccd/RetinaNet")

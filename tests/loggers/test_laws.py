@@ -16,9 +16,9 @@ import pytest
 from mlflow import MlflowClient
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from boxscore.items import File, Item, Opening, Point, Tag, unrecorded
 from boxscore.logger import Logger, Resumable
 from boxscore.loggers import DurableLogger, MemoryLogger, MLflowLogger, TensorBoardLogger
+from boxscore.records import File, Item, Opening, Point, Tag, unrecorded
 
 # MLflow's SQL store uses what SQLAlchemy is about to drop
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload``")

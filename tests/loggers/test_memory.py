@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from boxscore.items import File, Opening, Point, Tag
 from boxscore.loggers import MemoryLogger
+from boxscore.records import File, Opening, Point, Tag
 
 
 def test_everything_it_was_told_is_in_attributes() -> None:

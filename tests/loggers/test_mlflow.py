@@ -14,8 +14,8 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from boxscore.items import File, Item, Opening, Point, Tag
 from boxscore.loggers import MLflowLogger, Refused
+from boxscore.records import File, Item, Opening, Point, Tag
 
 # MLflow's SQL store uses what SQLAlchemy is about to drop
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload``")

@@ -18,12 +18,12 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from boxscore.items import Item, Opening, Point, Tag, unrecorded
 from boxscore.logger import Resumable
 from boxscore.loggers import DurableLogger, MemoryLogger, MLflowLogger, sync
 from boxscore.loggers.alone import alone
 from boxscore.loggers.spool import Spool, log_lines
 from boxscore.loggers.steps import fold, path_in, raised, read
+from boxscore.records import Item, Opening, Point, Tag, unrecorded
 
 # MLflow's SQL store uses what SQLAlchemy is about to drop
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload``")
@@ -302,7 +302,7 @@ def test_sync_goes_on_with_a_spool_that_asks(sqlite: str, tmp_path: Path, batche
     for line in log_lines(points(701, 3500)):
         spool.append(line)
     if batches:
-        from boxscore.loggers.delivery import Delivery
+        from boxscore.loggers.sync import Delivery
         from boxscore.loggers.teller import Teller
 
         delivery = Delivery(spool, logger, Teller())
@@ -349,7 +349,7 @@ def test_sync_does_not_call_a_run_killed_that_was_resumed(sqlite: str, tmp_path:
 
 def test_two_that_open_one_run_at_once_make_one(sqlite: str, tmp_path: Path) -> None:
     """Spools of three processes, each delivered by another thread."""
-    from boxscore.loggers.delivery import Delivery
+    from boxscore.loggers.sync import Delivery
     from boxscore.loggers.teller import Teller
 
     run = replace(RUN, id=uuid.uuid4().hex)

@@ -19,8 +19,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from boxscore.items import File, Opening, Point, Tag
 from boxscore.loggers import TensorBoardLogger
+from boxscore.records import File, Opening, Point, Tag
 from tests.disks import full_disk
 
 OPENING = Opening(

@@ -1,0 +1,160 @@
+"""TensorBoard's event files: written whole or not at all, and read back.
+
+Only TensorBoard's protocol buffers and its framing of records are used. Its own writer would bring
+a further thread, and TensorFlow where that is installed.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from boxscore.records import File, Point, Tag
+
+from .whole import append
+
+_NEW = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL
+_PNG = b"\x89PNG\r\n\x1a\n"
+_VERSION = "brain.Event:2"
+_LENGTH, _CHECK = 8, 4  # bytes of a record's length, and of each of its two checksums
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A PNG file and its content, which may be gone from the disk when it is written."""
+
+    file: File
+    content: bytes
+
+    @classmethod
+    def of(cls, file: File) -> Picture:
+        """Read ``file``. Raises `OSError`, and `ValueError` if it is no PNG."""
+        content = Path(file.path).read_bytes()
+        if not content.startswith(_PNG):
+            raise ValueError(f"TensorBoardLogger: {file.path} is not a PNG file")
+        return cls(file, content)
+
+
+class EventFile:
+    """A new event file in ``folder``. Raises `OSError` if there cannot be one."""
+
+    def __init__(self, folder: Path) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+
+        folder.mkdir(parents=True, exist_ok=True)
+        # TensorBoard reads a folder's files in the order of their names, so that of a resumed
+        # run comes later, be it within the same second
+        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
+        self._size, self._file = 0, os.open(folder / name, _NEW, 0o644)
+        try:
+            self.append(record(Event(wall_time=time.time(), file_version=_VERSION)))
+        except OSError:
+            self.close()
+            (folder / name).unlink()
+            raise
+
+    def append(self, data: bytes) -> None:
+        """Write what `record` made, whole or not at all. Raises `OSError` for a full disk."""
+        self._size = append(self._file, data, self._size)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self._file)
+
+
+def record(event: Any) -> bytes:
+    """``event`` as an event file holds it."""
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    buffer = BytesIO()
+    RecordWriter(buffer).write(event.SerializeToString())
+    return buffer.getvalue()
+
+
+def scalars(points: Sequence[Point]) -> Any:
+    """One event for ``points`` of one step and time."""
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    values = [Summary.Value(tag=point.tag, simple_value=point.value) for point in points]
+    return _event(points[0].step, points[0].time, values)
+
+
+def text(tag: Tag) -> Any:
+    """An event that shows ``tag`` under ``tags/<name>``."""
+    from tensorboard.plugins.text.summary_v2 import text_pb
+
+    return _event(0, time.time(), text_pb(f"tags/{tag.name}", tag.value).value)
+
+
+def image(picture: Picture) -> Any:
+    """An event that shows ``picture``."""
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    file, content = picture.file, picture.content
+    width, height = struct.unpack(">II", content[16:24])
+    shown = Summary.Image(width=width, height=height, encoded_image_string=content)
+    value = Summary.Value(tag=file.name[: -len(".png")], image=shown)
+    return _event(file.step, file.time, [value])
+
+
+def _event(step: int, wall_time: float, values: Sequence[Any]) -> Any:
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    return Event(wall_time=wall_time, step=step, summary=Summary(value=values))
+
+
+def last_steps(folder: Path) -> dict[str, int]:
+    """The last step of each series in the event files of a run, by `Point.key`.
+
+    Args:
+        folder: the run's, with a folder for each split.
+    """
+    steps: dict[str, int] = {}
+    for split in (path for path in folder.glob("*") if path.is_dir()):
+        for tag, step in _last_steps(split).items():
+            key = _key(tag, split.name)
+            steps[key] = max(step, steps.get(key, step))
+    return steps
+
+
+def _last_steps(split: Path) -> dict[str, int]:
+    """The last step of each scalar in the files of one split, by tag."""
+    steps: dict[str, int] = {}
+    for file in split.glob("*tfevents*"):
+        for event in _events(file):
+            step = event.step
+            for value in event.summary.value:
+                if value.HasField("simple_value") and step > steps.get(value.tag, step - 1):
+                    steps[value.tag] = step
+    return steps
+
+
+def _key(tag: str, split: str) -> str:
+    scope, slash, name = tag.partition("/")
+    return Point(name, 0.0, 0, split, 0.0, scope).key if slash else tag
+
+
+def _events(file: Path) -> Iterator[Any]:
+    """The events in ``file``, up to a record that a crash tore off."""
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    rest = file.stat().st_size
+    with file.open("rb") as lines:
+        while len(head := lines.read(_LENGTH + _CHECK)) == _LENGTH + _CHECK:
+            length = int.from_bytes(head[:_LENGTH], "little")
+            rest -= len(head) + length + _CHECK
+            if rest < 0:
+                return
+            try:
+                yield Event.FromString(lines.read(length + _CHECK)[:length])
+            except DecodeError:
+                return

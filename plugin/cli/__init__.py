@@ -1,0 +1,231 @@
+"""The command line. Exit code 0; 1 for a refused comparison; 2 for a usage or input error."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from boxscore.catalogue import CATALOGUE, TASKS, markdown
+
+BACKBONES = ("resnet18", "resnet34", "resnet50", "mobilenet_v3_large")
+FOLDER = click.Path(file_okay=False, path_type=Path)
+FILE = click.Path(dir_okay=False, exists=True, path_type=Path)
+
+
+class InputError(click.ClickException):
+    """One clear line, and exit code 2."""
+
+    exit_code = 2
+
+
+@contextmanager
+def one_line() -> Iterator[None]:
+    """Say what is wrong with the input in one line, without a traceback."""
+    try:
+        yield
+    except (ValueError, OSError, RuntimeError) as error:
+        raise InputError(" ".join(str(error).split())) from error
+
+
+@contextmanager
+def processes() -> Iterator[bool]:
+    """Join the processes that torchrun started, if it did; gives whether this is the first.
+
+    What is wrong with the input is told by the first alone, before any process ends: torchrun ends
+    all others as soon as one has.
+    """
+    if os.environ.get("WORLD_SIZE", "1") == "1" or "MASTER_ADDR" not in os.environ:
+        yield True
+        return
+    from torch import distributed
+
+    own = not distributed.is_initialized()
+    if own:
+        distributed.init_process_group("gloo")
+    is_first = distributed.get_rank() == 0
+    try:
+        yield is_first
+    except InputError as error:
+        if is_first:
+            error.show()
+        distributed.barrier()
+        raise SystemExit(error.exit_code) from None
+    finally:
+        if own:
+            distributed.destroy_process_group()
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="boxscore")
+def main() -> None:
+    """The scorekeeper of computer-vision training: losses and metrics that compare."""
+
+
+@main.command()
+@click.option("--task", type=click.Choice(TASKS), default="detection", show_default=True)
+@click.option(
+    "--algorithm",
+    help="detection: retinanet, fcos, fasterrcnn, ssdlite; instances: maskrcnn; semantic: unet, "
+    "deeplabv3.  [default: the task's first]",
+)
+@click.option("--backbone", type=click.Choice(BACKBONES), help="[default: resnet18 if it can be]")
+@click.option("--input-size", type=click.IntRange(32, 2048), default=128, show_default=True)
+@click.option("--steps", type=click.IntRange(1), default=240, show_default=True)
+@click.option("--data", type=FOLDER, help="Your pictures instead of the made ones (see README).")
+@click.option("--out", type=FOLDER, default="boxscore-demo", show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+def demo(**options: object) -> None:
+    """Train a small real model for two to three minutes and log all of it."""
+    with one_line():
+        from rich.console import Console
+
+        from boxscore.demo import Plan, report
+        from boxscore.demo import demo as train
+
+        plan, console = Plan(**options), Console()  # type: ignore[arg-type]
+        report(train(plan, console), plan, console)
+
+
+@main.command()
+@click.argument("folder", type=FOLDER, default="boxscore-demo")
+def view(folder: Path) -> None:
+    """Open TensorBoard and MLflow on what lies in FOLDER, until Ctrl-C."""
+    with one_line():
+        from .view import servers
+
+        try:
+            with servers(folder) as links:
+                for name, link in (("TensorBoard", links.tensorboard), ("MLflow", links.mlflow)):
+                    if link:
+                        click.echo(f"{name:12}{link}")
+                click.echo("Ctrl-C ends both.")
+                threading.Event().wait()
+        except KeyboardInterrupt:
+            click.echo()
+
+
+@main.command()
+@click.option("--annotations", type=FILE, required=True, help="COCO's instances file.")
+@click.option("--predictions", type=FILE, required=True, help="COCO's results file.")
+@click.option("--masks", is_flag=True, help="Measure masks as well as boxes.")
+@click.option("--per-class", is_flag=True, help="The figures of each class too.")
+@click.option("--max-detections", type=click.IntRange(1), default=100, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="As JSON, by the catalogue's names.")
+@click.option("--log-dir", help="Log to TensorBoard in this folder too.")
+@click.option("--tracking-uri", help="Log to MLflow too.")
+@click.option("--model", help="What made the predictions: 'RetinaNet 640x640 ResNet-50'.")
+@click.option("--dataset", help="The data's name.  [default: the annotations' file name]")
+@click.option("--step", type=click.IntRange(0), default=0, help="Optimizer steps of the model.")
+def evaluate(annotations: Path, predictions: Path, **options: Any) -> None:
+    """Measure detections in COCO's format against ground truth.
+
+    torchrun --nproc-per-node 4 -m boxscore evaluate … shares out the images over processes.
+    """
+    with processes() as is_first, one_line():
+        from rich.console import Console
+
+        from .evaluate import as_json, show
+        from .evaluate import evaluate as measure
+
+        metric = measure(
+            annotations,
+            predictions,
+            masks=options["masks"],
+            max_detections=options["max_detections"],
+            destination=_destination(annotations, options),
+        )
+        if not is_first:
+            return
+        if options["as_json"]:
+            click.echo(json.dumps(as_json(metric, per_class=options["per_class"]), indent=2))
+        else:
+            show(metric, Console(), per_class=options["per_class"])
+
+
+def _destination(annotations: Path, options: dict[str, Any]) -> Any:
+    if not (options["log_dir"] or options["tracking_uri"]):
+        return None
+    from boxscore.identity import Identity
+
+    from .evaluate import Destination
+
+    identity = Identity.parse(options["model"] or "")
+    if identity.missing:
+        raise ValueError(
+            f"--model {options['model'] or ''!r} says no {' and no '.join(identity.missing)}; "
+            "pass algorithm, input size and backbone, such as 'RetinaNet 640x640 ResNet-50'"
+        )
+    return Destination(
+        identity,
+        options["dataset"] or annotations.stem,
+        options["log_dir"],
+        options["tracking_uri"],
+        options["step"],
+    )
+
+
+@main.command()
+@click.argument("folder", type=FOLDER)
+@click.option("--tracking-uri", help="Where to deliver.  [default: where the training logged]")
+def sync(folder: Path, tracking_uri: str | None) -> None:
+    """Deliver what trainings below FOLDER recorded and could not hand over; safe to repeat."""
+    with one_line():
+        from rich.progress import Progress
+
+        from boxscore.loggers import sync as deliver
+
+        with Progress(transient=True) as bar:
+            task = bar.add_task("delivering", total=None)
+            results = deliver(
+                folder,
+                tracking_uri,
+                lambda done, total: bar.update(task, completed=done, total=total),
+            )
+        for result in results:
+            ending = f"stays: {result.left}" if result.left else f"{result.status}, all delivered"
+            click.echo(f"{result.run}: {result.items} items delivered; {ending}")
+        if not results:
+            click.echo(f"Nothing is left to deliver in {folder}.")
+        if any(result.left for result in results):
+            raise SystemExit(InputError.exit_code)
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--markdown", "as_markdown", is_flag=True, help="As README's two tables.")
+def catalogue(as_json: bool, as_markdown: bool) -> None:
+    """List every documented loss and metric with its definition."""
+    if as_markdown:
+        click.echo(markdown("loss") + "\n" + markdown("metric"), nl=False)
+        return
+    if as_json:
+        rows = {
+            measure.name: {
+                "definition": measure.definition,
+                "kind": measure.kind,
+                "better": measure.better,
+                "scope": measure.scope,
+                "unit": measure.unit,
+                "tasks": measure.tasks,
+                "part": measure.part,
+                "source": measure.source,
+            }
+            for measure in CATALOGUE.values()
+        }
+        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("name", "kind", "better", "compared within", "definition", show_lines=False)
+    for measure in CATALOGUE.values():
+        within = "algorithm and input size" if measure.scope == "group" else "evaluated set"
+        table.add_row(measure.name, measure.kind, measure.better, within, measure.definition)
+    Console().print(table)

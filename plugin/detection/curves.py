@@ -1,0 +1,142 @@
+"""Curves and operating points, read off what the figures are made of, with no second matching."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .coco_summary import RECALL_POINTS, Arrays, Ranking, count_truths
+from .match_table import DETECTION, Tally
+from .matching import IOU_THRESHOLDS, Bools, Floats, Indices
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Precision and confidence over the 101 recall points, as COCO interpolates them.
+
+    Attributes:
+        recall: 0 to 1.
+        precision: the best that is reached at this recall or beyond; 0 where it is not reached.
+        confidence: at which this recall is reached; 0 where it is not.
+    """
+
+    recall: Floats
+    precision: Floats
+    confidence: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """One curve per class that has objects, and their mean; ``None`` where none has."""
+
+    overall: Curve | None
+    per_class: Mapping[str, Curve]
+
+
+@dataclass(frozen=True, slots=True)
+class BestF1:
+    """Where the harmonic mean of precision and recall is greatest.
+
+    Attributes:
+        confidence: the least at which a detection is to be kept.
+        f1, precision, recall: what is then reached.
+    """
+
+    confidence: float
+    f1: float
+    precision: float
+    recall: float
+
+
+@dataclass(frozen=True, slots=True)
+class BestF1s:
+    """The best confidence per class that has objects and a find, and one for all together."""
+
+    overall: BestF1 | None
+    per_class: Mapping[str, BestF1]
+
+
+def curves(arrays: Arrays, names: Sequence[str], iou: float) -> Curves:
+    """The curves at one of COCO's thresholds; the overall one is the mean over classes.
+
+    Raises:
+        ValueError: if ``iou`` is none of them.
+    """
+    at = threshold(iou)
+    precision, scores = arrays.precision[at, :, :, 0], arrays.scores[at, :, :, 0]
+    defined = [place for place in range(len(names)) if precision[0, place] > -1]
+    per_class = {
+        names[place]: Curve(RECALL_POINTS, precision[:, place], scores[:, place])
+        for place in defined
+    }
+    if not defined:
+        return Curves(None, {})
+    means = precision[:, defined].mean(axis=1), scores[:, defined].mean(axis=1)
+    return Curves(Curve(RECALL_POINTS, *means), per_class)
+
+
+def best_f1s(
+    tally: Tally, ranking: Ranking, kind: str, names: Sequence[str], iou: float
+) -> BestF1s:
+    """The best confidence per class, and the one that is best for all classes' counts together.
+
+    Raises:
+        ValueError: if ``iou`` is none of COCO's thresholds.
+    """
+    at = threshold(iou)
+    hit, counts = _outcomes(tally, kind, at)
+    score = tally.tables[DETECTION]["score"]
+    truths = count_truths(tally, kind, len(names))[0]
+    per_class = {}
+    for place in np.flatnonzero(truths).tolist():
+        rows = ranking.rows[ranking.start[place] : ranking.start[place + 1]]
+        best = _best(score[rows], hit[rows], counts[rows], int(truths[place]))
+        if best:
+            per_class[names[place]] = best
+    counted = np.isin(tally.tables[DETECTION]["label"], np.flatnonzero(truths))
+    rows = np.flatnonzero(counted)[np.argsort(-score[counted], kind="stable")]
+    return BestF1s(_best(score[rows], hit[rows], counts[rows], int(truths.sum())), per_class)
+
+
+def threshold(iou: float) -> int:
+    """The place of an IoU among COCO's thresholds.
+
+    Raises:
+        ValueError: if it is none of them.
+    """
+    near = np.flatnonzero(np.isclose(IOU_THRESHOLDS, iou, rtol=0, atol=1e-6))
+    if not len(near):
+        raise ValueError(f"iou {iou!r} is none of COCO's thresholds, 0.5, 0.55, … 0.95")
+    return int(near[0])
+
+
+def _outcomes(tally: Tally, kind: str, at: int) -> tuple[Bools, Bools]:
+    """Of each detection at a threshold, any size: whether it found an object, whether it counts."""
+    outside = tally.tables[DETECTION][f"{kind}_outside"]
+    table = tally.tables[kind]
+    bit = np.uint64(at)
+    hit, counts = np.zeros(len(outside), bool), outside & 1 == 0
+    found = (table["counted"] >> bit & np.uint64(1)).astype(bool)
+    void = (table["ignored"] >> bit & np.uint64(1)).astype(bool)
+    hit[table["row"][found]] = True
+    counts[table["row"][found]] = True
+    counts[table["row"][void]] = False
+    return hit, counts
+
+
+def _best(score: Floats, hit: Bools, counts: Bools, truths: int) -> BestF1 | None:
+    """The best of the confidences of these detections, which come by falling score."""
+    if not hit.any():
+        return None
+    last: Indices = np.flatnonzero(np.append(score[1:] != score[:-1], True))  # of equal ones
+    found, kept = np.cumsum(hit)[last], np.cumsum(counts)[last]
+    f1 = 2 * found / (kept + truths)
+    best = int(np.argmax(f1))
+    return BestF1(
+        float(score[last[best]]),
+        float(f1[best]),
+        float(found[best] / kept[best]) if kept[best] else 0.0,
+        float(found[best] / truths),
+    )

@@ -1,0 +1,156 @@
+"""The three losses of semantic segmentation, as measures and as training criteria.
+
+All take raw logits, work in float32 whatever the model's precision is, and average over the valid
+pixels of the whole batch. Where no pixel is valid a loss is 0 with a gradient of 0, so that a batch
+of nothing but ignored pixels leaves a training as it was.
+
+A label outside the classes raises on the CPU. On a GPU, where looking would make the training wait,
+the loss is NaN instead, and its gradient 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from boxscore.segmentation.inputs import as_pixels, label_range, valid_pixels, waits, wrong_label
+
+_NOWHERE = -100
+"""The label of pixels that do not count, once prepared."""
+
+
+def cross_entropy_loss(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    ignore_index: int | None = 255,
+    weight: Tensor | Sequence[float] | None = None,
+) -> Tensor:
+    """Mean over the valid pixels of -log p(true class), in nats; 0 and up.
+
+    Equal to `torch.nn.functional.cross_entropy`, and for one channel to
+    `binary_cross_entropy_with_logits`.
+
+    Args:
+        logits: floats (N, C, H, W), before softmax; C = 1 means two classes through a sigmoid.
+        targets: integers (N, H, W), each a channel's index or ``ignore_index``.
+        ignore_index: pixels with this label count nowhere; `None` for no such label.
+        weight: (C,) a weight per class, two for C = 1; the mean is then weighted by it too.
+
+    Raises:
+        ValueError: if shapes or types do not fit, or (on the CPU) a label is outside the classes.
+    """
+    logits, labels, wrong = _prepared(logits, targets, ignore_index)
+    weights = _per_class(weight, logits, "weight")
+    summed = F.cross_entropy(logits, labels, weights, ignore_index=_NOWHERE, reduction="sum")
+    valid = labels != _NOWHERE
+    size = valid.sum() if weights is None else (weights[labels * valid] * valid).sum()
+    return _mean(summed, size).masked_fill(wrong, torch.nan)
+
+
+def focal_loss(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    ignore_index: int | None = 255,
+    gamma: float = 2.0,
+    alpha: float | Tensor | Sequence[float] | None = None,
+) -> Tensor:
+    """Mean over the valid pixels of α(1-p)^γ · CE, p the probability of the true class; 0 and up.
+
+    Lin et al., Focal Loss for Dense Object Detection (2017), equation 5, with the softmax over the
+    classes. As there, α weighs the terms and not the mean.
+
+    Args:
+        logits: floats (N, C, H, W), before softmax; C = 1 means two classes through a sigmoid.
+        targets: integers (N, H, W), each a channel's index or ``ignore_index``.
+        ignore_index: pixels with this label count nowhere; `None` for no such label.
+        gamma: how much less a pixel counts that is right with confidence; 0 gives cross-entropy.
+        alpha: (C,) a weight per class; for two classes also one number, the weight of class 1,
+            while class 0 has ``1 - alpha``.
+
+    Raises:
+        ValueError: if shapes or types do not fit, or (on the CPU) a label is outside the classes.
+    """
+    logits, labels, wrong = _prepared(logits, targets, ignore_index)
+    if isinstance(alpha, int | float):
+        alpha = (1 - alpha, alpha)
+    weights = _per_class(alpha, logits, "alpha")
+    entropy = F.cross_entropy(logits, labels, ignore_index=_NOWHERE, reduction="none")
+    # 1 - p would lose all digits of a confident p; the floor keeps the power's slope finite
+    doubt = (-torch.expm1(-entropy)).clamp_min(torch.finfo(entropy.dtype).tiny)
+    terms = doubt**gamma * entropy
+    valid = labels != _NOWHERE
+    if weights is not None:
+        terms = terms * weights[labels * valid]
+    return _mean(terms.sum(), valid.sum()).masked_fill(wrong, torch.nan)
+
+
+def dice_loss(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    ignore_index: int | None = 255,
+    weight: Tensor | Sequence[float] | None = None,
+) -> Tensor:
+    """1 - soft Dice, averaged over the classes present in the target; 0 perfect, 1 disjoint.
+
+    Soft Dice of a class is 2 Σ p·t / (Σ p + Σ t) over the valid pixels of the batch, p its
+    probability and t 1 where it is true: Milletari et al., V-Net (2016), section 3, without squares
+    and without smoothing. A class without a pixel in the target has no Dice and is left out.
+
+    Args:
+        logits: floats (N, C, H, W), before softmax; C = 1 means two classes through a sigmoid.
+        targets: integers (N, H, W), each a channel's index or ``ignore_index``.
+        ignore_index: pixels with this label count nowhere; `None` for no such label.
+        weight: (C,) a weight per class in the average, two for C = 1; ``(0, 1)`` leaves the
+            background out.
+
+    Raises:
+        ValueError: if shapes or types do not fit, or (on the CPU) a label is outside the classes.
+    """
+    logits, labels, wrong = _prepared(logits, targets, ignore_index)
+    weights = _per_class(weight, logits, "weight")
+    classes = torch.arange(logits.shape[1], device=logits.device).view(1, -1, 1, 1)
+    truth = labels.unsqueeze(1) == classes
+    scores = logits.softmax(1) * (labels != _NOWHERE).unsqueeze(1)
+    shared = (scores * truth).sum((0, 2, 3))
+    true = truth.sum((0, 2, 3))
+    # where a class is absent nothing is shared; the 1 only keeps 0/0 out of the gradient
+    dice = 2 * shared / (scores.sum((0, 2, 3)) + true + (true == 0))
+    shares = (true > 0) * (1.0 if weights is None else weights)
+    return _mean(((1 - dice) * shares).sum(), shares.sum()).masked_fill(wrong, torch.nan)
+
+
+def _prepared(logits: Any, targets: Any, ignore_index: int | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits in float32, labels with `_NOWHERE` where none counts, and whether any is wrong."""
+    logits, labels = as_pixels(logits, targets)
+    logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    classes = logits.shape[1]
+    valid = valid_pixels(labels, classes, ignore_index)
+    wrong = (~valid if ignore_index is None else ~valid & (labels != ignore_index)).any()
+    if not waits(wrong) and wrong:
+        for image, (lowest, highest) in enumerate(label_range(labels, ignore_index).tolist()):
+            if fault := wrong_label(lowest, highest, classes, ignore_index):
+                raise ValueError(f"image {image} of the batch: {fault}")
+    return logits, labels.masked_fill(~valid, _NOWHERE), wrong
+
+
+def _per_class(values: Tensor | Sequence[float] | None, logits: Tensor, name: str) -> Tensor | None:
+    if values is None:
+        return None
+    weights = torch.as_tensor(values, dtype=logits.dtype, device=logits.device)
+    if weights.shape != logits.shape[1:2]:
+        raise ValueError(
+            f"{name} is of shape {tuple(weights.shape)}; {logits.shape[1]} classes want as many "
+            "numbers"
+        )
+    return weights
+
+
+def _mean(summed: Tensor, size: Tensor) -> Tensor:
+    return summed / size.masked_fill(size == 0, 1)

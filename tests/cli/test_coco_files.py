@@ -1,0 +1,203 @@
+"""COCO's files: read as pycocotools reads them, and refused with the entry named."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from boxscore.cli.coco_files import Dataset, read
+from boxscore.detection import DetectionMetrics
+from tests.detection.pycoco import DATA, Case, Json, equal, evaluate, jittered
+
+RLE = {"size": [20, 20], "counts": [100, 50, 250]}
+TRUTH: Json = {
+    "images": [{"id": 3, "height": 20, "width": 20}, {"id": "b", "height": 20, "width": 20}],
+    "categories": [{"id": 5, "name": "cat"}],
+    "annotations": [
+        {"id": 0, "image_id": 3, "category_id": 5, "bbox": [1, 1, 9.1, 9], "iscrowd": 0, "area": 5,
+         "segmentation": RLE},
+        {"id": 1, "image_id": "b", "category_id": 5, "bbox": [1, 1, 5, 5],
+         "segmentation": [[1, 1, 6, 1, 6, 6, 1, 6]]},
+    ],
+}  # fmt: skip
+RESULTS: list[Json] = [
+    {"image_id": 3, "category_id": 5, "bbox": [1, 1, 9.1, 9], "score": 0.5, "segmentation": RLE},
+    {"image_id": "b", "category_id": 5, "bbox": [1, 1, 5, 6], "score": 1, "segmentation": RLE},
+]
+
+
+def written(folder: Path, truth: Any, results: Any) -> tuple[Path, Path]:
+    for name, content in (("gt.json", truth), ("dt.json", results)):
+        text = content if isinstance(content, str) else json.dumps(content)
+        (folder / name).write_text(text)
+    return folder / "gt.json", folder / "dt.json"
+
+
+def measured(dataset: Dataset, **options: Any) -> DetectionMetrics:
+    metrics = DetectionMetrics(dataset.classes, **options)
+    for predictions, targets in dataset.batches(5):
+        metrics.update(predictions, targets)
+    return metrics
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="needs the shared data")
+@pytest.mark.parametrize("with_boxes", [True, False])
+def test_files_are_measured_as_pycocotools_does(tmp_path: Path, with_boxes: bool) -> None:
+    """Boxes that results with masks lack are the masks'."""
+    case = jittered(json.loads((DATA / "coco_mini/annotations/instances_test.json").read_text()))
+    for result in case.results:
+        result["segmentation"]["counts"] = result["segmentation"]["counts"].decode()
+        if not with_boxes:
+            del result["bbox"]
+    paths = written(tmp_path, case.truth, case.results)
+    metrics = measured(read(*paths, masks=True), masks=True)
+    assert equal(metrics.arrays("mask"), evaluate(case, "mask"))
+    if with_boxes:
+        assert equal(metrics.arrays("box"), evaluate(case, "box"))
+    else:
+        with_mask_boxes = read(*paths)
+        boxes = [
+            one | {"bbox": box}
+            for image in with_mask_boxes.predictions.values()
+            for one, box in zip(image["labels"], image["boxes_xywh"], strict=True)
+            if isinstance(one, dict)
+        ]
+        assert boxes == []
+        assert metrics.compute()["box_AR100"] > 0
+
+
+def test_what_is_optional_may_lack(tmp_path: Path) -> None:
+    metrics = measured(read(*written(tmp_path, TRUTH, RESULTS), masks=True), masks=True)
+    figures = metrics.compute()
+    assert figures["mask_AR_small"] == 0.5
+    assert figures["box_AP50"] == pytest.approx(1.0)
+
+
+def test_without_results_nothing_is_found(tmp_path: Path) -> None:
+    gt, _ = written(tmp_path, TRUTH, [])
+    for dataset in (read(gt), read(*written(tmp_path, TRUTH, []))):
+        assert measured(dataset).compute()["box_AR100"] == 0.0
+
+
+def test_images_keep_their_sizes_and_ids(tmp_path: Path) -> None:
+    dataset = read(*written(tmp_path, TRUTH, RESULTS))
+    assert dataset.sizes == {3: (20, 20), "b": (20, 20)}
+    assert dataset.classes == {5: "cat"}
+    assert dataset.targets["b"]["image_id"] == "b"
+    assert dataset.targets[3]["area"] == [5]
+    assert "area" not in dataset.targets["b"]
+
+
+def truth(*path: str | int, value: Any = ...) -> Json:
+    """TRUTH with something else at a path, or nothing."""
+    changed = copy.deepcopy(TRUTH)
+    at: Any = changed
+    for step in path[:-1]:
+        at = at[step]
+    if value is ...:
+        del at[path[-1]]
+    else:
+        at[path[-1]] = value
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("{", "gt.json is not JSON"),
+        ("[" * 100_000, "gt.json is not JSON"),
+        ("[]", "gt.json is not COCO"),
+        ("{}", "gt.json is not COCO: it has no array 'categories'"),
+        (truth("images"), "gt.json is not COCO: it has no array 'images'"),
+        (truth("annotations", value={}), "it has no array 'annotations'"),
+        (truth("images", 1, value=7), r"gt.json: images\[1\]: is no object"),
+        (truth("images", 1, "id", value=3), r"images\[1\]: id 3 .* not the first such"),
+        (truth("images", 0, "id", value=1.5), r"images\[0\]: id 1.5"),
+        (truth("categories", 0, "id", value="x"), r"categories\[0\]: id 'x'"),
+        (truth("categories", 0, "name"), r"categories\[0\]: has no 'name'"),
+        (truth("annotations", 1, "image_id", value=9), r"annotations\[1\]: image_id 9 is unknown"),
+        (truth("annotations", 1, "image_id", value=[]), r"image_id \[\] is unknown"),
+        (truth("annotations", 0, "category_id", value=9), r"\[0\]: category_id 9 is unknown"),
+        (truth("annotations", 0, "bbox"), r"annotations\[0\]: has no 'bbox'"),
+        (truth("annotations", 0, "bbox", value=[1, 2, 3]), r"bbox \[1, 2, 3\] is not \[x, y"),
+        (truth("annotations", 0, "bbox", value=[1, 2, -3, 3]), "bbox -3 is not finite, or below 0"),
+        (truth("annotations", 0, "area", value=-1), "area -1 is not finite, or below 0"),
+        (truth("annotations", 0, "area", value="big"), "area 'big' is no number"),
+        (truth("annotations", 0, "segmentation"), r"annotations\[0\]: has no 'segmentation'"),
+        (
+            truth("annotations", 0, "segmentation", value={"size": [20, 20], "counts": "P"}),
+            r"gt.json: annotations\[0\]: segmentation: the RLE is cut off",
+        ),
+        (
+            truth("annotations", 0, "segmentation", value={"size": [20, 20], "counts": [3]}),
+            r"annotations\[0\]: segmentation: the RLE's counts do not sum",
+        ),
+        (
+            truth("annotations", 1, "segmentation", value=[[1, 2, 3, 4]]),
+            r"annotations\[1\]: segmentation: a polygon needs three points",
+        ),
+    ],
+)
+def test_a_bad_annotation_file_is_refused_in_one_line(
+    tmp_path: Path, content: Any, problem: str
+) -> None:
+    with pytest.raises(ValueError, match=problem) as caught:
+        read(*written(tmp_path, content, RESULTS), masks=True)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("nothing", "dt.json is not JSON"),
+        ("{}", "dt.json is not COCO: it holds no array of results"),
+        ([{"image_id": 3}], r"dt.json: \[0\]: has no 'category_id'"),
+        ([RESULTS[0] | {"image_id": 99}], r"dt.json: \[0\]: image_id 99 is unknown"),
+        ([RESULTS[0], RESULTS[0] | {"category_id": 1}], r"\[1\]: category_id 1 is unknown"),
+        ([RESULTS[0] | {"score": float("nan")}], r"\[0\]: score nan is not finite"),
+        ([RESULTS[0] | {"score": None}], r"\[0\]: has no 'score'"),
+        ([RESULTS[0] | {"score": "high"}], r"\[0\]: score 'high' is no number"),
+        ([RESULTS[0] | {"bbox": [0, 0, float("inf"), 1]}], r"\[0\]: bbox inf is not finite"),
+        (
+            [*RESULTS, RESULTS[0] | {"segmentation": {"size": [20, 20], "counts": "T31"}}],
+            r"dt.json: \[2\]: segmentation: the RLE is cut off",
+        ),
+        ([RESULTS[0] | {"segmentation": {"size": [20, 20]}}], r"\[0\]: segmentation: an RLE needs"),
+    ],
+)
+def test_a_bad_results_file_is_refused_in_one_line(
+    tmp_path: Path, content: Any, problem: str
+) -> None:
+    with pytest.raises(ValueError, match=problem) as caught:
+        read(*written(tmp_path, TRUTH, content), masks=True)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="needs the shared data")
+@pytest.mark.parametrize("name", ["mal_nan_box", "mal_inf_box", "mal_unknown_category",
+                                  "mal_unknown_image", "d2_omit_dt_score",
+                                  "d2_omit_gt_category_id"])  # fmt: skip
+def test_malformed_peer_cases_are_refused(tmp_path: Path, name: str) -> None:
+    peer = json.loads((DATA / "peer_cases" / f"{name}.json").read_text())["input"]
+    results = json.dumps(peer["dt"]).replace('"NaN"', "NaN").replace('"Infinity"', "Infinity")
+    with pytest.raises(ValueError, match=r"[dg]t.json: (annotations)?\[\d+\]: "):
+        read(*written(tmp_path, peer["gt"], results))
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="needs the shared data")
+@pytest.mark.parametrize("name", ["mal_zero_area_det", "mal_score_above_1"])
+def test_odd_peer_cases_are_measured(tmp_path: Path, name: str) -> None:
+    peer = json.loads((DATA / "peer_cases" / f"{name}.json").read_text())["input"]
+    metrics = measured(read(*written(tmp_path, peer["gt"], peer["dt"])))
+    assert equal(metrics.arrays(), evaluate(Case(peer["gt"], peer["dt"])))
+
+
+def test_missing_crowd_flags_mean_none(tmp_path: Path) -> None:
+    """pycocotools raises a KeyError."""
+    dataset = read(*written(tmp_path, TRUTH, RESULTS))
+    assert np.any([np.any(one["iscrowd"]) for one in dataset.targets.values()]) == np.False_

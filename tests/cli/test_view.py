@@ -1,0 +1,197 @@
+"""What people see: both trackers' own pages, in a real browser."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import ViewType
+
+from boxscore import Identity, Run
+from boxscore.cli.view import Links, servers
+from boxscore.logger import Logger
+from boxscore.loggers import DurableLogger, MLflowLogger, TensorBoardLogger
+
+CHROMIUM = shutil.which("chromium")
+FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+GROUPS = ["FCOS 320x320", "FCOS 640x640", "RetinaNet 320x320", "RetinaNet 640x640"]
+TARGET: dict[str, Any] = {
+    "boxes": np.array([[10.0, 10.0, 50.0, 50.0]]),
+    "labels": np.array([1]),
+    "image_id": 1,
+}
+PERFECT = {**TARGET, "scores": np.array([0.9])}
+
+
+def train(folder: Path, identity: Identity) -> None:
+    """Log twenty steps, as a callback would."""
+    tracker = MLflowLogger(f"sqlite:///{folder / 'mlflow.db'}")
+    loggers: list[Logger] = [
+        TensorBoardLogger(folder / "runs"),
+        DurableLogger(tracker, folder / "spool", patience=200),
+    ]
+    run = Run(
+        identity,
+        task="detection",
+        dataset="bccd",
+        classes={1: "RBC"},
+        loggers=loggers,
+        log_every=1,
+        on_error="raise",
+    )
+    with run:
+        for step in range(1, 21):
+            run.record({"loss_cls": 2 / step, "loss_bbox": 1 / step}, step=step)
+            if step % 5 == 0:
+                with run.evaluation(step=step) as evaluation:
+                    found = PERFECT | {"boxes": TARGET["boxes"] + 20 / step}
+                    evaluation.update([found], [TARGET], {"loss_cls": 3 / step, "loss_bbox": 1.0})
+
+
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two algorithms at two input sizes, in one experiment."""
+    folder = tmp_path_factory.mktemp("logged")
+    for algorithm, size in product(("FCOS", "RetinaNet"), (320, 640)):
+        train(folder, Identity(algorithm, f"{size}x{size}", "ResNet-18"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def links(logged: Path) -> Iterator[Links]:
+    with servers(logged) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("chromium is absent")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser.new_page(viewport={"width": 1600, "height": 3000})
+        browser.close()
+
+
+def fetch(address: str) -> Any:
+    with urllib.request.urlopen(address, timeout=30) as answer:
+        return json.loads(answer.read())
+
+
+def test_names_in_mlflow(logged: Path) -> None:
+    client = MlflowClient(f"sqlite:///{logged / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("bccd")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], run_view_type=ViewType.ALL)
+    assert sorted(run.info.run_name for run in runs) == [f"{group} ResNet-18" for group in GROUPS]
+    keys = [set(run.data.metrics) for run in runs]
+    for run, own in zip(runs, keys, strict=True):
+        group = run.data.tags["boxscore.group"]
+        digest = run.data.tags["boxscore.fingerprint.test"]
+        assert {k.split("/")[0] for k in own if k.startswith("loss")} == {f"loss {group}"}
+        assert {f"loss {group}/total.train", f"loss {group}/total.test"} <= own
+        assert {f"metric bccd-test {digest[:6]}/box_AP", "summary/box_AP"} <= own
+        assert f"class bccd-test {digest[:6]}/box_AP RBC" in own
+        assert run.info.status == "FINISHED"
+        assert run.data.params["input_size"] == run.data.tags["boxscore.input_size"]
+        assert run.inputs is not None
+        (used,) = run.inputs.dataset_inputs
+        assert (used.dataset.digest, used.tags[0].value) == (digest, "test")
+        steps = [
+            p.step for p in client.get_metric_history(run.info.run_id, f"loss {group}/total.train")
+        ]
+        assert steps == list(range(1, 21))
+    shared = set.intersection(*keys)
+    assert not any(key.startswith("loss") for key in shared)
+    assert any(key.endswith("/box_AP") for key in shared)
+
+
+def test_names_in_tensorboard(logged: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for group in GROUPS:
+        algorithm, size = group.split()
+        (folder,) = (logged / "runs" / "bccd" / algorithm / size).iterdir()
+        assert re.fullmatch(r"ResNet-18-[0-9a-f]{8}", folder.name)
+        tags = {}
+        for split in ("train", "test"):
+            events = EventAccumulator(str(folder / split))
+            events.Reload()
+            tags[split] = set(events.Tags()["scalars"])
+            total = [(e.step, e.value) for e in events.Scalars(f"loss {group}/total")]
+            expected = [(s, 3 / s) for s in range(1, 21)]
+            if split == "test":
+                expected = [(s, 3 / s + 1) for s in (5, 10, 15, 20)]
+            assert total == [(step, pytest.approx(value)) for step, value in expected]
+        assert f"loss {group}/total" in tags["train"] & tags["test"]
+        assert not any(tag.startswith("summary") for tag in tags["train"] | tags["test"])
+
+
+@pytest.mark.slow
+def test_tensorboard_keeps_every_point_and_overlays_train_and_test(links: Links, page: Any) -> None:
+    runs = fetch(f"{links.tensorboard}data/runs")
+    tag = "loss RetinaNet 640x640/total"
+    having = [run for run in runs if "RetinaNet/640x640" in run]
+    assert len(having) == 2
+    for run in having:
+        query = urllib.parse.urlencode({"run": run, "tag": tag})
+        points = fetch(f"{links.tensorboard}data/plugin/scalars/scalars?{query}")
+        assert len(points) == (20 if run.endswith("train") else 4)
+    page.goto(f"{links.tensorboard}?tagFilter={urllib.parse.quote(tag)}#timeseries")
+    cards = page.locator("card-view", has_text="total")  # one chart holds both splits
+    cards.get_by_text(re.compile("ResNet-18-.*/test")).first.wait_for(timeout=90_000)
+    cards.get_by_text(re.compile("ResNet-18-.*/train")).first.wait_for(timeout=90_000)
+    assert cards.count() == 1
+
+
+@pytest.mark.slow
+def test_no_chart_in_mlflow_holds_losses_of_two_groups(links: Links, page: Any) -> None:
+    assert links.mlflow is not None
+    page.goto(links.mlflow)
+    for group in GROUPS:
+        page.get_by_text(f"loss {group}", exact=True).first.wait_for(timeout=90_000)
+    lines = page.locator("body").inner_text().splitlines()
+    names = [line for line in lines if re.fullmatch(r"(loss|metric) [^/()]+", line)]
+    assert [name for name in names if name.startswith("loss")] == [f"loss {g}" for g in GROUPS]
+    assert sum(name.startswith("metric bccd-test") for name in names) == 1
+
+
+@pytest.mark.slow
+def test_the_command_serves_until_sigterm_and_leaves_no_process(logged: Path) -> None:
+    command = [sys.executable, "-m", "boxscore", "view", str(logged)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        shown = [process.stdout.readline() for _ in range(3)]
+        addresses = [re.search(r"http://127\.0\.0\.1:\d+/", line) for line in shown[:2]]
+        assert all(addresses), shown
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert len(children) >= 2
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+    assert process.returncode == -signal.SIGTERM
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert alive == []
+    assert os.path.exists(logged / "mlflow.db")
+
+
+def test_a_folder_without_anything_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="neither"), servers(tmp_path):
+        pass

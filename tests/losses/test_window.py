@@ -1,0 +1,93 @@
+import math
+
+import pytest
+import torch
+
+from boxscore.losses.window import FULL, Sums, Window
+
+
+def test_the_mean_of_every_name_over_the_steps_that_had_it() -> None:
+    window = Window()
+    window.add({"a": torch.tensor(1.0), "b": 3.0}, 1)
+    window.add({"a": torch.tensor(2.0)}, 2)
+    assert window.take().means() == {"a": 1.5, "b": 3.0}
+    assert len(window) == 0
+    assert window.take().means() == {}
+
+
+def test_a_nan_is_kept_and_its_first_step_known() -> None:
+    window = Window()
+    for step, value in enumerate([1.0, math.nan, 1.0, math.nan], 1):
+        window.add({"a": torch.tensor(1.0), "b": torch.tensor(value)}, step)
+    sums = window.take()
+    means, news = sums.means(), sums.first_nan
+    assert means["a"] == 1.0
+    assert math.isnan(means["b"])
+    assert news == ("b", 2)
+
+
+def test_values_let_go_of_the_graph() -> None:
+    window = Window()
+    weight = torch.ones(1, requires_grad=True)
+    window.add({"a": weight * 2}, 1)
+    assert all(not value.requires_grad for _, row in window._rows for value in row.values())
+
+
+def test_a_window_without_end_does_not_grow() -> None:
+    window = Window()
+    for step in range(3 * FULL + 5):
+        window.add({"a": torch.tensor(float(step % 2))}, step)
+        assert len(window) < FULL
+    means = window.take().means()
+    assert means["a"] == pytest.approx(0.5, abs=1e-3)
+
+
+def test_small_values_do_not_drown_in_float32() -> None:
+    window = Window()
+    for step in range(1000):
+        window.add({"a": torch.tensor(1e-4 if step else 1e4)}, step)
+    assert window.take().means()["a"] == pytest.approx((1e4 + 999e-4) / 1000, rel=1e-9)
+
+
+def test_several_elements_are_their_mean_as_dataparallel_gives_one_for_each_replica() -> None:
+    window = Window()
+    window.add({"a": torch.tensor([1.0, 3.0])}, 1)
+    window.add({"a": torch.tensor(4.0)}, 2)
+    assert window.take().means() == {"a": 3.0}
+
+
+def test_a_value_that_cannot_be_summed_costs_one_window() -> None:
+    window = Window()
+    window.add({"a": "nonsense"}, 1)
+    with pytest.raises(ValueError, match="nonsense"):
+        window.take()
+    window.add({"a": 2.0}, 2)
+    assert window.take().means() == {"a": 2.0}
+
+
+def test_sums_of_several_processes_and_of_an_earlier_life() -> None:
+    windows = [Window(), Window()]
+    for number, window in enumerate(windows):
+        for step in range(3 + number):
+            window.add({"a": float(step), **({"b": math.nan} if number else {})}, step + 1)
+    whole = Sums.of([window.take() for window in windows])
+    assert whole.means()["a"] == pytest.approx((0 + 1 + 2 + 0 + 1 + 2 + 3) / 7)
+    assert whole.first_nan == ("b", 1)
+    window = Window()
+    window.add({"a": torch.tensor(1.0)}, 1)
+    later = Window()
+    later.restore(window.sums())
+    later.add({"a": torch.tensor(2.0)}, 2)
+    assert later.take().means() == {"a": 1.5}
+
+
+def test_the_first_nan_is_known_after_a_look_at_the_sums() -> None:
+    window = Window()
+    for step, value in enumerate([1.0, math.nan, 1.0], 1):
+        window.add({"a": value}, step)
+    later = Window()
+    later.restore(window.sums())
+    for each in (window, later):
+        each.add({"a": 2.0}, 4)
+        assert each.take().first_nan == ("a", 2)
+        assert each.take().first_nan is None
