@@ -17,7 +17,7 @@ from boxscore.identity.wrappers import unwrapped
 from boxscore.logger import Status
 from boxscore.losses import is_torchvision_detector, modes_kept
 from boxscore.names import originals
-from boxscore.warn import Guard
+from boxscore.warn import Warnings
 
 from .model_info import buffers_of_the_first, dataset_of, inferred, local, splits
 from .options import NEW, Keywords, Options, classes_of, task_of
@@ -54,7 +54,7 @@ class Scorekeeper:
         self.run = None
         self.latest: dict[str, float] = {}
         self.best: dict[str, float] = {}
-        self._guard = Guard(self.options.on_error)
+        self._warnings = Warnings(self.options.on_error)
         self._images = self.options.evaluate_images
         self._loaders: dict[str, Any] = {}
         self._train_loader: Any = None
@@ -94,7 +94,7 @@ class Scorekeeper:
         """
         options = self.options
         if not distributed.all_here():
-            self._guard.remark(
+            self._warnings.warn_once(
                 "alone",
                 "not every process of this training has made the callback, so that it sees only "
                 "what this one does; make it on every process: the first alone will log",
@@ -140,7 +140,9 @@ class Scorekeeper:
         if not self._loaders:
             return None
         if run.task == "semantic-segmentation" and self._criterion is None:
-            self._guard.remark("criterion", "without criterion= the test set has no total loss")
+            self._warnings.warn_once(
+                "criterion", "without criterion= the test set has no total loss"
+            )
         return predictor(model, run.task, list(run.names), self._criterion)
 
     # checkpoints
@@ -197,14 +199,14 @@ class Scorekeeper:
         run = self._known_run
         due = run.due(step)
         values: dict[str, Any] = {}
-        with self._guard("reading the losses of a step"):
+        with self._warnings.catch("reading the losses of a step"):
             values = self._named(losses)
             if due and outputs is not None and targets is not None:
                 values |= measured_on(outputs, targets, self.options.ignore_index)
-        with self._guard("recording a step"):
+        with self._warnings.catch("recording a step"):
             run.record(values, step=step)
         if due:  # whatever came of that: the other processes are asked for their images now
-            with self._guard("recording how far the training is"):
+            with self._warnings.catch("recording how far the training is"):
                 epoch = self._epoch()
                 said = self._progress.values(step, self._evaluation_seconds)
                 run.progress(said if epoch is None else {**said, "epoch": epoch}, step=step)
@@ -226,7 +228,7 @@ class Scorekeeper:
         named = {n: v for n, v in losses.items() if hasattr(v, "detach") or isinstance(v, Real)}
         if len(named) < len(losses):
             strange = {n: type(v).__name__ for n, v in losses.items() if n not in named}
-            self._guard.remark(
+            self._warnings.warn_once(
                 "strange losses",
                 f"the losses hold what is no number ({strange}); give them as a dict of scalars",
             )
@@ -278,7 +280,7 @@ class Scorekeeper:
         try:
             if status == "FINISHED":
                 status = self._last_words(run)
-            self._guard.report()
+            self._warnings.report()
         except BaseException as error:  # such as SIGTERM, as torchrun sends where another failed
             status = status if status == "FAILED" else ended(error)
             raise
@@ -290,7 +292,7 @@ class Scorekeeper:
         try:
             reached = distributed.until_all("the end", (run.step, self._evaluated_at))
         except RuntimeError as error:  # torch's, where another process is gone
-            self._guard.tell("another process has not come to the end", error)
+            self._warnings.count_error("another process has not come to the end", error)
             return "FAILED"
         self._is_ending = True
         run.step = max(step for step, _ in reached)
@@ -308,7 +310,7 @@ class Scorekeeper:
         self._evaluating = True
         try:
             with (
-                self._guard(f"evaluation of the {split} split"),
+                self._warnings.catch(f"evaluation of the {split} split"),
                 random_numbers_kept(loader),
                 modes_kept(self._model),
                 torch.no_grad(),
@@ -361,7 +363,9 @@ class Scorekeeper:
         except ValueError as error:
             if self.options.on_error == "raise":
                 raise
-            self._guard.tell(f"a batch of the {evaluation.split} split has no figures", error)
+            self._warnings.count_error(
+                f"a batch of the {evaluation.split} split has no figures", error
+            )
             evaluation.skip(predictions, targets, losses)
 
     def remark_on(self, evaluation: Evaluation, seconds: float) -> None:
@@ -373,7 +377,7 @@ class Scorekeeper:
         total = time.perf_counter() - self._began
         share_of_time = self._evaluation_seconds / total
         if share_of_time > COSTLY and total > LONG_ENOUGH:
-            self._guard.remark(
+            self._warnings.warn_once(
                 "cost",
                 f"evaluation takes {share_of_time:.0%} of the time; a larger evaluate_every= or a "
                 "smaller evaluate_images= takes less",
@@ -391,7 +395,7 @@ class Scorekeeper:
         if both and self.run is not None:
             example = ", ".join(sorted(both)[:3])
             self.run.tag("leak", f"{len(both)} images")
-            self._guard.remark(
+            self._warnings.warn_once(
                 "leak",
                 f"{len(both)} images are in both the train and test set, such as {example}",
             )

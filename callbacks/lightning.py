@@ -129,13 +129,13 @@ class BoxscoreCallback(Scorekeeper, Callback):
             logits, targets = self._logits(outputs, targets)
         self._seen = None
         self.record(losses, trainer.global_step, outputs=logits, targets=targets)
-        with self._guard("what follows a step"):
+        with self._warnings.catch("what follows a step"):
             self.evaluate_what_is_due(trainer.global_step)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure what is due after an epoch."""
         if self.run is not None:
-            with self._guard("what follows an epoch"):
+            with self._warnings.catch("what follows an epoch"):
                 self.evaluate_what_is_due(trainer.global_step, trainer.current_epoch + 1)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -179,7 +179,7 @@ class BoxscoreCallback(Scorekeeper, Callback):
             evaluation.give_up(count)
             if self.options.on_error == "raise":
                 raise
-            self._guard.tell(f"measuring a batch of the {split} split", error)
+            self._warnings.count_error(f"measuring a batch of the {split} split", error)
         self._left[split] = None if left is None else max(0, left - count)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -187,7 +187,7 @@ class BoxscoreCallback(Scorekeeper, Callback):
         evaluations, self._following = self._following, {}
         self._evaluating = False
         for evaluation in evaluations.values():
-            with self._guard(f"evaluation of the {evaluation.split} split"):
+            with self._warnings.catch(f"evaluation of the {evaluation.split} split"):
                 evaluation.conclude()
             self.remark_on(evaluation, evaluation.seconds / len(evaluations))
             self._offer(evaluation)
@@ -215,7 +215,7 @@ class BoxscoreCallback(Scorekeeper, Callback):
         self._criterion = self._own_criterion or next(filter(callable, named), None)
         optimizers = trainer.optimizers
         if len(optimizers) > 1:
-            self._guard.remark(
+            self._warnings.warn_once(
                 "optimizers", "of several optimizers the first gives regularization and rate"
             )
         train_loader = trainer.train_dataloader
@@ -233,7 +233,7 @@ class BoxscoreCallback(Scorekeeper, Callback):
         self._evaluates_at_end = not self._follows or whole
         if self._follows and self._images is not None:
             self._images = None
-            self._guard.remark(
+            self._warnings.warn_once(
                 "evaluate_images", "evaluate_images= has no effect on Lightning's validation; "
                 "limit its loader, or pass evaluate_every= too",
             )  # fmt: skip
@@ -276,7 +276,9 @@ class BoxscoreCallback(Scorekeeper, Callback):
                 del offered[name]
         if taken := sorted(values.keys() & offered.keys()):
             names = ", ".join(taken)
-            self._guard.remark("taken", f"{names}: the module logs these itself; its values stay")
+            self._warnings.warn_once(
+                "taken", f"{names}: the module logs these itself; its values stay"
+            )
         self._offered[split] = {
             name: torch.tensor(value, device=self._module.device)
             for name, value in values.items()

@@ -84,7 +84,7 @@ class LoopCallback(Scorekeeper):
         self._forwarded = 0
         step = self._steps + 1
         self.record(losses, step, outputs=outputs, targets=targets)
-        with self._guard("what follows a step"):
+        with self._warnings.catch("what follows a step"):
             self.evaluate_what_is_due(step, self._epoch_that_ended())
 
     def __enter__(self) -> Self:

@@ -115,13 +115,13 @@ class BoxscoreCallback(Scorekeeper, TrainerCallback):
             self._open(None)
         self._evaluates_at_end = not args.load_best_model_at_end  # else it has other weights then
         if not self._asks and args.eval_strategy == IntervalStrategy.NO:
-            self._guard.remark(
+            self._warnings.warn_once(
                 "never",
                 "nothing is evaluated: pass eval_strategy= to the Trainer, or evaluate_every=",
             )
         if self._images is not None:
             self._images = None
-            self._guard.remark(
+            self._warnings.warn_once(
                 "evaluate_images", "evaluate_images= has no effect on the Trainer's evaluations; "
                 "give it a smaller eval_dataset",
             )  # fmt: skip
@@ -137,13 +137,13 @@ class BoxscoreCallback(Scorekeeper, TrainerCallback):
     ) -> None:
         """Take in the batch that an optimizer step ends with; ask for what is due."""
         if self.run is None:
-            self._guard.remark(
+            self._warnings.warn_once(
                 "forward", "no forward of the model took pixel_values=, so that nothing is logged"
             )
             return
         self._state = state
         self._record(state.global_step)
-        with self._guard("what follows a step"):
+        with self._warnings.catch("what follows a step"):
             self.evaluate_what_is_due(state.global_step)
         if self._asks and state.global_step >= state.max_steps:
             self._wanted = True  # at the end too
@@ -156,7 +156,7 @@ class BoxscoreCallback(Scorekeeper, TrainerCallback):
         if self.run is None:
             return
         epochs = state.epoch or 0.0
-        with self._guard("what follows an epoch"):
+        with self._warnings.catch("what follows an epoch"):
             if epochs == round(epochs):  # else it was broken off
                 self.evaluate_what_is_due(state.global_step, round(epochs))
         self._ask(state, control)
@@ -181,7 +181,7 @@ class BoxscoreCallback(Scorekeeper, TrainerCallback):
             evaluation.give_up(images)
             if self.options.on_error == "raise":
                 raise
-            self._guard.tell("measuring a batch of the test split", error)
+            self._warnings.count_error("measuring a batch of the test split", error)
         finally:
             self._evaluating = False
         self._left = None if self._left is None else max(0, self._left - images)
@@ -206,7 +206,7 @@ class BoxscoreCallback(Scorekeeper, TrainerCallback):
             self.run.main = split
         self._loaders[split] = loader
         evaluation.split = split
-        with self._guard(f"evaluation of the {split} split"):
+        with self._warnings.catch(f"evaluation of the {split} split"):
             evaluation.conclude()
         self.remark_on(evaluation, evaluation.seconds)
         self._evaluated_at = self.run.step
@@ -221,7 +221,9 @@ class BoxscoreCallback(Scorekeeper, TrainerCallback):
         """Add what was ``found`` to the Trainer's metrics, whose own values stay."""
         named = {f"{prefix}_{name}": value for name, value in found.items()}
         if taken := sorted(named.keys() & metrics.keys()):
-            self._guard.remark("taken", f"{', '.join(taken)}: the values of compute_metrics stay")
+            self._warnings.warn_once(
+                "taken", f"{', '.join(taken)}: the values of compute_metrics stay"
+            )
         metrics.update({name: value for name, value in named.items() if name not in metrics})
         wanted = (best or "").removeprefix("eval_")
         if wanted in CATALOGUE:  # which the Trainer cannot do without, where it is undefined too
@@ -284,7 +286,7 @@ class BoxscoreCallback(Scorekeeper, TrainerCallback):
         labels = inputs.get("labels")
         ids = ids_of(labels) if isinstance(labels, list) else ()
         self._progress.saw(len(inputs["pixel_values"]), ids)
-        with self._guard("reading the losses of a step"):
+        with self._warnings.catch("reading the losses of a step"):
             losses = losses_of(model, outputs, seen or None)
             logits = None
             due = self._known_run.due(self._state.global_step + 1)

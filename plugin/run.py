@@ -23,7 +23,7 @@ from .metric import NO_CLASS, Classes, Metric, class_names
 from .names import folder, legal, originals
 from .records import Item, Opening, Point, Tag, unrecorded
 from .schedule import Every
-from .warn import Guard, OnError
+from .warn import OnError, Warnings
 
 if TYPE_CHECKING:
     import torch
@@ -110,7 +110,7 @@ class Run:
         self._is_over = False
         self._is_resumed = False
         self._process = 0
-        self.guard = Guard(on_error)
+        self.warnings = Warnings(on_error)
         self._loggers = tuple(loggers)
         self._recorded: dict[int, Mapping[str, int]] = {}
         self._optimizer = optimizer
@@ -145,7 +145,7 @@ class Run:
         self._window.add(values, step)
         if due:
             sums = Sums()  # the other processes wait for these, also where there is trouble
-            with self.guard("reading the losses of a window"):
+            with self.warnings.catch("reading the losses of a window"):
                 sums = self._window.take()
             sums = Sums.of(distributed.meet("train", sums, step))
             self._log_losses(sums.means(), split, step, sums.first_nan)
@@ -176,11 +176,11 @@ class Run:
     def log(self, items: Sequence[Item]) -> None:
         """Hand ``items`` on as they are: points, tags, pictures, reports, states."""
         if self._is_over:
-            self.guard.remark("over", "the run is closed; what comes now is not logged")
+            self.warnings.warn_once("over", "the run is closed; what comes now is not logged")
             return
         self.open()
         for logger in self._loggers:
-            with self.guard(f"{type(logger).__name__}"):
+            with self.warnings.catch(f"{type(logger).__name__}"):
                 known = self._recorded.get(id(logger))
                 logger.log(unrecorded(items, known) if known else items)
 
@@ -195,7 +195,7 @@ class Run:
         self.is_open = True
         usable = []
         for logger in self._loggers if distributed.rank() == 0 else ():
-            with self.guard(f"{type(logger).__name__} is left out"):
+            with self.warnings.catch(f"{type(logger).__name__} is left out"):
                 logger.open(self._opening())
                 usable.append(logger)
                 if self._is_resumed and isinstance(logger, Resumable):
@@ -210,9 +210,9 @@ class Run:
             self.is_open, self._is_over = False, True
             atexit.unregister(self._end_with_process)
             for logger in self._loggers:
-                with self.guard(f"closing {type(logger).__name__}"):
+                with self.warnings.catch(f"closing {type(logger).__name__}"):
                     logger.close(status)
-            self.guard.report()
+            self.warnings.report()
 
     def _end_with_process(self) -> None:
         """The process exits, and nobody has closed the run."""
@@ -317,7 +317,9 @@ class Run:
     ) -> dict[str, float]:
         for name in unknown(values, self.task):
             about = f"loss {name!r} is not known and counts as the part 'other'"
-            self.guard.remark(about, f"{about}; name it after a measure of boxscore.CATALOGUE")
+            self.warnings.warn_once(
+                about, f"{about}; name it after a measure of boxscore.CATALOGUE"
+            )
         if self._optimizer is not None:
             from .losses import regularization_loss
 

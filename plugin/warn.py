@@ -1,23 +1,34 @@
-"""Trouble in measuring is told once per kind and counted; it never ends a training."""
+"""The one way to warn the user: through `logging`, once per run and kind, with a count at the end.
+
+Python's own `warnings` show a text once per process, point at a line of boxscore, and end the
+training under ``-W error``; the logger ``boxscore`` does none of these.
+"""
 
 from __future__ import annotations
 
-import warnings
+import logging
 from collections import Counter
 from typing import Literal
 
 OnError = Literal["warn", "raise"]
 
+LOG = logging.getLogger("boxscore")
 
-class Guard:
-    """What stands between measuring and the training that is measured.
 
-    >>> guard = Guard()
-    >>> with warnings.catch_warnings(action="ignore"):
-    ...     for _ in range(3):
-    ...         with guard("evaluation"):
-    ...             raise ValueError("image 7: score is nan")
-    >>> guard.counts["evaluation"]
+class Warnings:
+    """The warnings of one run, from any thread.
+
+    Attributes:
+        counts: errors by kind.
+
+    Raises:
+        ValueError: ``on_error`` is neither ``"warn"`` nor ``"raise"``.
+
+    >>> warnings = Warnings()
+    >>> for _ in range(3):
+    ...     with warnings.catch("evaluation"):
+    ...         raise ValueError("image 7: score is nan")
+    >>> warnings.counts["evaluation"]
     3
     """
 
@@ -26,50 +37,45 @@ class Guard:
             raise ValueError(f"on_error: {on_error!r} is neither 'warn' nor 'raise'")
         self.on_error = on_error
         self.counts: Counter[str] = Counter()
-        self._remarks: set[str] = set()
+        self._seen: set[str] = set()
 
-    def __call__(self, what: str) -> _Doing:
-        """A context in which to do ``what``; if that raises, it is told and the program goes on."""
-        return _Doing(self, what)
+    def warn_once(self, kind: str, text: str) -> None:
+        """Log ``text``, unless a text of this ``kind`` was logged before."""
+        if kind not in self._seen:
+            self._seen.add(kind)
+            LOG.warning("boxscore: %s", " ".join(text.split()))
 
-    def tell(self, what: str, trouble: object) -> None:
-        """Warn of the first ``trouble`` of the kind ``what``; count the others."""
-        self.counts[what] += 1
-        if self.counts[what] == 1:
-            message = f"boxscore: {what}: {_line(trouble)}; training goes on, further such trouble"
-            warnings.warn(f"{message} is counted", stacklevel=3)
+    def count_error(self, kind: str, error: BaseException | str) -> None:
+        """Log the first ``error`` of this ``kind``; count the others."""
+        self.counts[kind] += 1
+        text = " ".join(str(error).split()) or "no message"
+        name = f"{type(error).__name__}: " if isinstance(error, BaseException) else ""
+        self.warn_once(f"error {kind}", f"{kind}: {name}{text}; training continues")
 
-    def remark(self, what: str, text: str) -> None:
-        """Warn once of ``what``, which is no trouble in measuring but worth knowing."""
-        if what not in self._remarks:
-            self._remarks.add(what)
-            warnings.warn(f"boxscore: {text}", stacklevel=3)
+    def catch(self, kind: str) -> _Catch:
+        """A context in which an `Exception` is counted and suppressed, or with ``raise`` raised."""
+        return _Catch(self, kind)
 
     def report(self) -> None:
-        """Warn of what came more than once, with its count."""
-        for what, count in self.counts.items():
+        """Log the errors that occurred more than once, with their counts."""
+        for kind, count in self.counts.items():
             if count > 1:
-                warnings.warn(f"boxscore: {what}: {count} times in this run", stacklevel=2)
+                self.warn_once(f"count {kind}", f"{kind}: {count} times in this run")
 
 
-class _Doing:
-    """One thing that is done under a guard; a class, as a generator costs each step more."""
+class _Catch:
+    """A class, since a generator costs each step more."""
 
-    __slots__ = ("_guard", "_what")
+    __slots__ = ("_kind", "_warnings")
 
-    def __init__(self, guard: Guard, what: str) -> None:
-        self._guard, self._what = guard, what
+    def __init__(self, warnings: Warnings, kind: str) -> None:
+        self._warnings, self._kind = warnings, kind
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        if not isinstance(error, Exception) or self._guard.on_error == "raise":
+        if not isinstance(error, Exception) or self._warnings.on_error == "raise":
             return False
-        self._guard.tell(self._what, error)
+        self._warnings.count_error(self._kind, error)
         return True
-
-
-def _line(trouble: object) -> str:
-    text = " ".join(str(trouble).split()) or "no message"
-    return f"{type(trouble).__name__}: {text}" if isinstance(trouble, Exception) else text
