@@ -14,12 +14,12 @@ from boxscore.evaluation import Evaluation
 from boxscore.exit_status import ended
 from boxscore.identity.models import Found, network
 from boxscore.identity.wrappers import unwrapped
+from boxscore.keys import originals, splits
 from boxscore.logger import Status
 from boxscore.losses import is_torchvision_detector, modes_kept
-from boxscore.names import originals
 from boxscore.warn import Warnings
 
-from .model_info import buffers_of_the_first, dataset_of, inferred, local, splits
+from .model_info import buffers_of_the_first, dataset_of, inferred, local
 from .options import NEW, Keywords, Options, classes_of, task_of
 from .predict import Predict, measured_on, of_criterion, predictor
 from .progress import Progress

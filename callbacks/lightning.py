@@ -27,6 +27,7 @@ from boxscore import Every, Run
 from boxscore.evaluation import Evaluation
 from boxscore.exit_status import ended
 from boxscore.identity.models import network
+from boxscore.keys import splits
 from boxscore.logger import Status
 from boxscore.losses import is_torchvision_detector
 
@@ -39,7 +40,7 @@ from .lightning_module import (
     targets_of,
     unnoticed,
 )
-from .model_info import local, says_its_size, size_of, splits
+from .model_info import local, says_its_size, size_of
 from .options import Keywords
 from .predict import Found, Predict, predictor
 from .sharding import ids_of, images_in, own_images, own_part

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from boxscore import Identity, distributed
 from boxscore.identity.models import Found, infer, sources
-from boxscore.names import legal
 
 
 def local(model: Any) -> Any:
@@ -72,24 +71,6 @@ def size_of(images: Any) -> Found | None:
         return None
     height, width = images.shape[-2:]
     return Found(f"{height}x{width}", "the first batch")
-
-
-def splits(loaders: Any) -> dict[str, Any]:
-    """Loaders by split: one is ``test``; of several, all but ``test`` are ``test-<name>``.
-
-    The first one is the main one.
-
-    >>> splits({"test": [], "night": []})
-    {'test': [], 'test-night': []}
-    """
-    if loaders is None:
-        return {}
-    if not isinstance(loaders, Mapping):
-        return {"test": loaders}
-    return {
-        "test" if name == "test" else f"test-{legal(name)}": loader
-        for name, loader in loaders.items()
-    }
 
 
 def dataset_of(loader: Any) -> str:

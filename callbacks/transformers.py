@@ -28,8 +28,8 @@ from boxscore.exit_status import ended, sigterm_raises
 from boxscore.identity.configs import processed
 from boxscore.identity.models import Found as Read
 from boxscore.identity.wrappers import unwrapped
+from boxscore.keys import legal
 from boxscore.logger import Status
-from boxscore.names import legal
 
 from .base import Scorekeeper
 from .huggingface import losses_of, read

@@ -8,12 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from boxscore.logger import Logger
+from boxscore.logger import Logger, Refused
 
 from .durable import DurableLogger
 from .memory import MemoryLogger
 from .mlflow import MLflowLogger
-from .refused import Refused
 from .sync import Synced, sync
 from .tensorboard import TensorBoardLogger
 

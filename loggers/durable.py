@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from boxscore.logger import Logger, Status
-from boxscore.records import File, Item, Opening
+from boxscore.records import File, Item, RunStart
 
 from . import steps
 from .fork import inert_when_forked
@@ -58,16 +58,16 @@ class DurableLogger:
         """A copy in another process is unopened."""
         return _rebuilt, (self._logger, self._path, self._patience)
 
-    def open(self, opening: Opening) -> None:
+    def open(self, start: RunStart) -> None:
         """Begin to record, and to deliver. What an earlier process left of this run goes first.
 
         Raises:
             ValueError: if the tracker cannot be told from the settings, such as a ``file:`` store.
         """
-        if self._courier is not None and self._id == opening.id:
+        if self._courier is not None and self._id == start.id:
             return
         self.close()
-        self._courier, self._id = _Courier(self._logger, self._path, opening), opening.id
+        self._courier, self._id = _Courier(self._logger, self._path, start), start.id
 
     def log(self, items: Sequence[Item]) -> None:
         """Record ``items``; files are copied."""
@@ -103,10 +103,10 @@ class _Courier:
         before: the last step of each series that was recorded before.
     """
 
-    def __init__(self, logger: Logger, path: Path, opening: Opening) -> None:
+    def __init__(self, logger: Logger, path: Path, start: RunStart) -> None:
         place = getattr(logger, "place", None)
         self._place = None if place is None else place()
-        self._logger, self._path, self._opening = logger, path.absolute(), opening
+        self._logger, self._path, self._start = logger, path.absolute(), start
         self._tell = Teller()
         self._lock = threading.Lock()
         self._held: deque[bytes] = deque()  # what the disk did not take
@@ -147,7 +147,7 @@ class _Courier:
             self._tell(
                 "left",
                 "%d items and the end of run %r have not arrived yet; %s",
-                *(self._recorded - self._arrived, self._opening.name, fate),
+                *(self._recorded - self._arrived, self._start.name, fate),
             )
 
     def go_inert(self) -> None:
@@ -161,16 +161,16 @@ class _Courier:
         """Spools of this run whose processes have gone, locked; learn how far the run came."""
         mine, left = [], []
         for spool in Spool.within(self._path):
-            if spool.opening.id == self._opening.id and spool.place == self._place:
+            if spool.start.id == self._start.id and spool.place == self._place:
                 mine.append(spool)
             else:
                 spool.release()
         for spool in mine:
             self.before = steps.raised(self.before, spool.last_steps())
         # afterwards: a spool that has gone meanwhile was folded into this
-        kept = steps.read(steps.path_in(self._path, self._opening.id, self._place))
+        kept = steps.read(steps.path_in(self._path, self._start.id, self._place))
         self.before = steps.raised(self.before, kept)
-        self._asks = self._opening.resumed and not kept and all(spool.asks for spool in mine)
+        self._asks = self._start.resumed and not kept and all(spool.asks for spool in mine)
         for spool in mine:
             if spool.lock():
                 left.append(spool)
@@ -180,7 +180,7 @@ class _Courier:
 
     def _begun(self) -> Spool | None:
         try:
-            return Spool.create(self._path, self._opening, self._place, asks=self._asks)
+            return Spool.create(self._path, self._start, self._place, asks=self._asks)
         except OSError as error:
             self._tell("disk", "nothing can be kept in %s (%s): %s", self._path, error, _RISK)
             return None
@@ -262,7 +262,7 @@ class _Courier:
             self._holding = bool(lines)
         try:
             if self._own is None and not self._opened:
-                self._logger.open(self._opening)
+                self._logger.open(self._start)
                 self._known = asked(self._logger) if self._asks else {}
                 self._opened = True
             if lines:

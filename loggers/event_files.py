@@ -16,6 +16,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from boxscore.keys import key_of_tag
 from boxscore.records import File, Point, Tag
 
 from .whole import append
@@ -120,7 +121,7 @@ def last_steps(folder: Path) -> dict[str, int]:
     steps: dict[str, int] = {}
     for split in (path for path in folder.glob("*") if path.is_dir()):
         for tag, step in _last_steps(split).items():
-            key = _key(tag, split.name)
+            key = key_of_tag(tag, split.name)
             steps[key] = max(step, steps.get(key, step))
     return steps
 
@@ -135,11 +136,6 @@ def _last_steps(split: Path) -> dict[str, int]:
                 if value.HasField("simple_value") and step > steps.get(value.tag, step - 1):
                     steps[value.tag] = step
     return steps
-
-
-def _key(tag: str, split: str) -> str:
-    scope, slash, name = tag.partition("/")
-    return Point(name, 0.0, 0, split, 0.0, scope).key if slash else tag
 
 
 def _events(file: Path) -> Iterator[Any]:

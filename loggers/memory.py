@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from boxscore.logger import Status
-from boxscore.records import File, Item, Opening, Point, Tag
+from boxscore.records import File, Item, Point, RunStart, Tag
 
 from .steps import learn
 
@@ -14,14 +14,14 @@ class MemoryLogger:
     """Everything in attributes.
 
     Attributes:
-        opening: what `open` was told, None before.
-        tags: the opening's tags, then those that came later.
+        start: what `open` was told, None before.
+        tags: the start's tags, then those that came later.
         files: files by name.
         status: what `close` was told, None while the run lasts.
     """
 
     def __init__(self) -> None:
-        self.opening: Opening | None = None
+        self.start: RunStart | None = None
         self.status: Status | None = None
         self.tags: dict[str, str] = {}
         self.files: dict[str, File] = {}
@@ -32,10 +32,10 @@ class MemoryLogger:
         """Every point, in the order of arrival."""
         return list(self._points.values())
 
-    def open(self, opening: Opening) -> None:
+    def open(self, start: RunStart) -> None:
         """Remember what the run is."""
-        self.opening, self.status = opening, None
-        self.tags.update(opening.tags)
+        self.start, self.status = start, None
+        self.tags.update(start.tags)
 
     def log(self, items: Sequence[Item]) -> None:
         """Keep ``items``; a point that was kept already is not kept twice."""

@@ -16,11 +16,10 @@ from pathlib import Path, PurePosixPath
 from time import time as now
 from typing import Any, TypeVar
 
-from boxscore.logger import Status
-from boxscore.records import File, Item, Opening, Point, Tag
+from boxscore.logger import Refused, Status
+from boxscore.records import File, Item, Point, RunStart, Tag
 
 from .mlflow_requests import requesting
-from .refused import Refused
 from .tracking_uri import absolute, artifacts_beside, no_folder, public
 
 BATCH = 1000
@@ -38,7 +37,7 @@ class MLflowLogger:
 
     Args:
         tracking_uri: None is what MLflow itself would use where and when the run is opened.
-        experiment: by default the opening's.
+        experiment: by default the start's.
         run: ``"active"`` or an id joins an MLflow run that somebody else started; it gets the
             points and tags, and is never ended here.
 
@@ -112,8 +111,8 @@ class MLflowLogger:
             )
         return cls(uri, experiment=place.get("experiment"), run=place.get("run"))
 
-    def open(self, opening: Opening) -> None:
-        """Find or create the run of ``opening.id``, set it to RUNNING, write its tags and params.
+    def open(self, start: RunStart) -> None:
+        """Find or create the run of ``start.id``, set it to RUNNING, write its tags and params.
 
         Tags and params that MLflow will not take are named by the next `log`, which raises
         `Refused` for them too: they do not keep the run from being opened.
@@ -128,12 +127,12 @@ class MLflowLogger:
         try:
             with requesting(self._uri):
                 self._client = MlflowClient(self._uri)
-                self._run = self._joined_run() if self._join else self._own_run(opening)
+                self._run = self._joined_run() if self._join else self._own_run(start)
         except Refused as refusal:
             raise ValueError(f"MLflow does not open the run: {refusal.reason}") from None
-        self._dataset = opening.tags.get("boxscore.dataset", self._dataset)
-        tags = {"boxscore.run": opening.id, **opening.tags}
-        params = [Tag(*param) for param in opening.params.items()]
+        self._dataset = start.tags.get("boxscore.dataset", self._dataset)
+        tags = {"boxscore.run": start.id, **start.tags}
+        params = [Tag(*param) for param in start.params.items()]
         self._refused = self._written([Tag(*tag) for tag in tags.items()], self._set_tags)
         self._refused += self._written(params, self._set_params)
 
@@ -187,17 +186,17 @@ class MLflowLogger:
     def _joined_run(self) -> str:
         return str(self._client.get_run(self._join).info.run_id)
 
-    def _own_run(self, opening: Opening) -> str:
-        """The id of the one run that bears ``opening.id``."""
+    def _own_run(self, start: RunStart) -> str:
+        """The id of the one run that bears ``start.id``."""
         client = self._client
-        shelf = _shelf(client, self._experiment or opening.experiment, artifacts_beside(self._uri))
+        shelf = _shelf(client, self._experiment or start.experiment, artifacts_beside(self._uri))
         search = functools.partial(
-            client.search_runs, [shelf], f"tags.`boxscore.run` = '{opening.id}'"
+            client.search_runs, [shelf], f"tags.`boxscore.run` = '{start.id}'"
         )
         found = search()
         if not found:
-            start, tags = int(opening.time * 1000), {"boxscore.run": opening.id}
-            client.create_run(shelf, start_time=start, tags=tags, run_name=opening.name)
+            began, tags = int(start.time * 1000), {"boxscore.run": start.id}
+            client.create_run(shelf, start_time=began, tags=tags, run_name=start.name)
             found = search()
         # a server that answers too late may have made the run twice: the empty one goes
         run, *twins = sorted(found, key=lambda run: (not run.data.metrics, run.info.run_id))

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from .refused import Refused
+from boxscore.logger import Refused
+
 from .tracking_uri import public, without_credentials
 
 _TIMEOUT = (5.0, 30.0)

@@ -29,7 +29,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeGuard
 
 from boxscore.logger import Status
-from boxscore.records import File, Item, Opening, Point, Tag
+from boxscore.records import File, Item, Point, RunStart, Tag
 
 from . import steps
 from .whole import append
@@ -138,7 +138,7 @@ class Spool:
 
     Attributes:
         folder: where it lies.
-        opening: the run.
+        start: the run.
         place: where the run's logger writes, None if only its own process can know.
         process: who recorded it.
         asks: whether the run was resumed where nothing was known of it: before this spool is
@@ -161,7 +161,7 @@ class Spool:
             facts = json.loads(head)
             if facts["boxscore"] != FORMAT:
                 raise ValueError("another version of boxscore wrote it")
-            self.opening = Opening(**facts["opening"])
+            self.start = RunStart(**facts["opening"])
             self.place: Place | None = facts["place"]
             self.process = Process(**facts["process"])
             self.asks: bool = facts.get("asks") is True
@@ -178,16 +178,16 @@ class Spool:
 
     @classmethod
     def create(
-        cls, parent: Path, opening: Opening, place: Place | None, *, asks: bool = False
+        cls, parent: Path, start: RunStart, place: Place | None, *, asks: bool = False
     ) -> Spool:
         """Begin a spool in ``parent``, locked. Raises `OSError`."""
         parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder = parent.absolute() / f"{_plain(opening.id)[:8]}-{uuid.uuid4().hex[:8]}"
+        folder = parent.absolute() / f"{_plain(start.id)[:8]}-{uuid.uuid4().hex[:8]}"
         folder.mkdir(mode=0o700)
         descriptor = os.open(folder / _CALLS, _NEW, 0o600)
         with suppress(OSError):  # a file system without locks
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-        facts = {"opening": asdict(opening), "place": place, "process": asdict(Process.this())}
+        facts = {"opening": asdict(start), "place": place, "process": asdict(Process.this())}
         os.write(descriptor, _line({"boxscore": FORMAT, **facts, "asks": asks}))
         return cls(folder, descriptor)
 
@@ -282,7 +282,7 @@ class Spool:
         Raises:
             OSError: if the disk takes nothing.
         """
-        beside = steps.path_in(self.folder.parent, self.opening.id, self.place)
+        beside = steps.path_in(self.folder.parent, self.start.id, self.place)
         steps.fold(beside, steps.raised(self.last_steps(), known))
 
     def restart(self) -> None:

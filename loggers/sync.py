@@ -8,12 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from boxscore.logger import Logger, Resumable, Status
+from boxscore.logger import Logger, Refused, Resumable, Status
 from boxscore.records import unrecorded
 
 from .alone import alone
 from .mlflow import MLflowLogger
-from .refused import Refused
 from .spool import Batch, Spool
 from .teller import Teller
 from .tracking_uri import without_credentials
@@ -42,7 +41,7 @@ class Delivery:
         """
         if not self._open:
             with alone(self.spool.folder.parent):  # or two would each create the run
-                self.logger.open(self.spool.opening)
+                self.logger.open(self.spool.start)
             if self.spool.asks:
                 # again by whoever goes on after a crash: what this spool has delivered by then
                 # is left out too, and its later steps are not
@@ -165,7 +164,7 @@ def sync(
 
 def _synced(spool: Spool, tracking_uri: str | None, tell: Callable[[int], None]) -> Synced:
     """Deliver one spool, as far as that goes."""
-    result = Synced(spool.folder, spool.opening.name)
+    result = Synced(spool.folder, spool.start.name)
     try:
         left = _not_ours(spool)
         if not left:
@@ -227,9 +226,7 @@ def _goes_on(spool: Spool) -> bool:
     others = Spool.within(spool.folder.parent)
     try:
         return any(
-            other.opening.id == spool.opening.id
-            and other.folder != spool.folder
-            and not other.lock()
+            other.start.id == spool.start.id and other.folder != spool.folder and not other.lock()
             for other in others
         )
     finally:

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from boxscore.logger import Status
-from boxscore.records import File, Item, Opening, Point, Tag
+from boxscore.records import File, Item, Point, RunStart, Tag
 
 from . import event_files
 from .event_files import EventFile, Picture
@@ -33,7 +33,7 @@ _CALL = Sequence[Point | Tag | Picture]
 
 
 class TensorBoardLogger:
-    """Event files in ``<log_dir>/<opening.folder>/<split>``, written by a thread of its own.
+    """Event files in ``<log_dir>/<start.folder>/<split>``, written by a thread of its own.
 
     `log` only appends to a list: what it was told is on the disk about a tenth of a second later,
     without a call. Trouble of the disk is never raised into the training but said once, through
@@ -55,14 +55,14 @@ class TensorBoardLogger:
         """A copy in another process is unopened."""
         return TensorBoardLogger, (self._log_dir,)
 
-    def open(self, opening: Opening) -> None:
+    def open(self, start: RunStart) -> None:
         """Create the run's folder, or a further event file in it.
 
         Raises:
             OSError: if the folder cannot be written to.
-            ValueError: if the opening's folder leaves the log folder.
+            ValueError: if the start's folder leaves the log folder.
         """
-        folder = (self._log_dir / _inside(opening.folder)).absolute()
+        folder = (self._log_dir / _inside(start.folder)).absolute()
         if folder == self._folder:
             return
         self.close()
@@ -70,7 +70,7 @@ class TensorBoardLogger:
         self._folder = folder
         # where a training forgets to close, the interpreter's end still writes what waits
         weakref.finalize(self, self._writing.close)
-        facts = {**opening.params, **opening.tags}
+        facts = {**start.params, **start.tags}
         self.log([Tag(name, value) for name, value in facts.items()])
 
     def log(self, items: Sequence[Item]) -> None:

@@ -6,8 +6,9 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from . import keys
+from .keys import legal
 from .losses.parts import Losses
-from .names import legal
 from .records import Point
 
 if TYPE_CHECKING:
@@ -18,10 +19,10 @@ def of_losses(losses: Losses, group: str, split: str, step: int) -> list[Point]:
     """The losses of one point, and the framework's own where several fold into one measure."""
     now = time.time()
     return [
-        Point(name, value, step, split, now, f"loss {group}")
+        Point(name, value, step, split, now, keys.loss_scope(group))
         for name, value in losses.measures.items()
     ] + [
-        Point(legal(name), value, step, split, now, f"native {group}")
+        Point(legal(name), value, step, split, now, keys.loss_scope(group, native=True))
         for name, value in losses.natives.items()
     ]
 
@@ -29,12 +30,12 @@ def of_losses(losses: Losses, group: str, split: str, step: int) -> list[Point]:
 def of_figures(results: Results, dataset: str, split: str, step: int) -> list[Point]:
     """The figures of an evaluated set, of each class too; the set's name is in their scope."""
     now = time.time()
-    scope = f"{legal(dataset)}-{split} {legal(results.digest[:6])}"
+    scope = keys.metric_scope(dataset, split, results.digest)
+    per_class = keys.metric_scope(dataset, split, results.digest, per_class=True)
     return [
-        Point(name, value, step, split, now, f"metric {scope}")
-        for name, value in results.figures.items()
+        Point(name, value, step, split, now, scope) for name, value in results.figures.items()
     ] + [
-        Point(f"{name} {legal(of)}", value, step, split, now, f"class {scope}")
+        Point(keys.class_measure(name, of), value, step, split, now, per_class)
         for of, values in results.per_class.items()
         for name, value in values.items()
     ]
@@ -43,8 +44,8 @@ def of_figures(results: Results, dataset: str, split: str, step: int) -> list[Po
 def of_summary(figures: Mapping[str, float], better: list[str], step: int) -> list[Point]:
     """The latest figures under names that never change, and those that are the best so far."""
     now = time.time()
-    points = [Point(f"summary/{name}", value, step, "", now) for name, value in figures.items()]
+    points = [Point(keys.summary(name), value, step, "", now) for name, value in figures.items()]
     for name in better:
-        points.append(Point(f"summary/best_{name}", figures[name], step, "", now))
-        points.append(Point(f"summary/best_{name}_step", step, step, "", now))
+        points.append(Point(keys.summary(f"best_{name}"), figures[name], step, "", now))
+        points.append(Point(keys.summary(f"best_{name}_step"), step, step, "", now))
     return points

@@ -1,4 +1,4 @@
-"""What travels from a run to its loggers: points, tags and files, and the opening that comes first.
+"""What travels from a run to its loggers: points, tags and files, and the start that precedes them.
 
 All of them are plain values that survive JSON, so that a spool can keep them and any process can
 deliver them later.
@@ -10,8 +10,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-SPLIT_IN_KEY = ("loss ", "native ")
-"""Scopes that hold several splits: there the MLflow key ends with the split."""
+from . import keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +25,7 @@ class Point:
         split: ``"train"``, ``"test"`` or ``"test-<name>"``; ``""`` where no split applies.
         time: seconds since the epoch.
         scope: with whom it may be compared: ``"loss RetinaNet 640x640"``,
-            ``"metric bccd-test 7f3a2c"``, ``"class bccd-test 7f3a2c"``.
+            ``"metric bccd-test 7f3a2c"``, ``"per class bccd-test 7f3a2c"``.
     """
 
     name: str
@@ -43,7 +42,7 @@ class Point:
         >>> Point("classification", 0.7, 50, "test", scope="loss RetinaNet 640x640").tag
         'loss RetinaNet 640x640/classification'
         """
-        return f"{self.scope}/{self.name}" if self.scope else self.name
+        return keys.tag(self.scope, self.name)
 
     @property
     def key(self) -> str:
@@ -54,7 +53,7 @@ class Point:
         >>> Point("box_AP", 0.3, 50, "test", scope="metric bccd-test 7f3a2c").key
         'metric bccd-test 7f3a2c/box_AP'
         """
-        return f"{self.tag}.{self.split}" if self.scope.startswith(SPLIT_IN_KEY) else self.tag
+        return keys.key(self.scope, self.name, self.split)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +87,8 @@ Item = Point | Tag | File
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
-    """What every logger is told first. Opening twice with one ``id`` continues the same run.
+class RunStart:
+    """What every logger is told first. RunStart twice with one ``id`` continues the same run.
 
     Attributes:
         id: 32 hex digits, drawn when the training first started; resuming keeps it.

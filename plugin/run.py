@@ -11,17 +11,17 @@ from math import isnan
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from . import distributed, points
+from . import distributed, keys, points
 from .catalogue import CATALOGUE, TASKS, Task
 from .exit_status import ended, last_error
 from .identity import Identity
+from .keys import folder, legal, originals
 from .logger import Logger, Resumable, Status
 from .losses.names import unknown
 from .losses.parts import fold
 from .losses.window import Sums, Window
 from .metric import NO_CLASS, Classes, Metric, class_names
-from .names import folder, legal, originals
-from .records import Item, Opening, Point, Tag, unrecorded
+from .records import Item, Point, RunStart, Tag, unrecorded
 from .schedule import Every
 from .warn import OnError, Warnings
 
@@ -115,7 +115,7 @@ class Run:
         self._recorded: dict[int, Mapping[str, int]] = {}
         self._optimizer = optimizer
         self._experiment = experiment or dataset
-        self._fingerprint = fingerprint
+        self._fingerprint = fingerprint and keys.word(fingerprint)
         self._metrics = {} if metric is None else {"test": metric}
         self._ignore_index = ignore_index
         self._trained = 0
@@ -196,7 +196,7 @@ class Run:
         usable = []
         for logger in self._loggers if distributed.rank() == 0 else ():
             with self.warnings.catch(f"{type(logger).__name__} is left out"):
-                logger.open(self._opening())
+                logger.open(self._start())
                 usable.append(logger)
                 if self._is_resumed and isinstance(logger, Resumable):
                     self._recorded[id(logger)] = logger.recorded()
@@ -288,7 +288,7 @@ class Run:
     ) -> None:
         self.close(ended(error))
 
-    def _opening(self) -> Opening:
+    def _start(self) -> RunStart:
         facts = {
             "group": self.identity.group,
             "algorithm": self.identity.algorithm,
@@ -297,11 +297,17 @@ class Run:
             "task": self.task,
         }
         more = {"dataset": self.dataset, "run": self.id, "regularization": self._decay}
-        return Opening(
+        return RunStart(
             id=self.id,
             name=str(self.identity),
             experiment=legal(self._experiment),
-            folder=folder(self.dataset, self.identity, self.id),
+            folder=folder(
+                self.dataset,
+                self.identity.algorithm,
+                self.identity.input_size,
+                self.identity.backbone,
+                self.id,
+            ),
             tags={f"boxscore.{name}": value for name, value in (facts | more).items()}
             | originals([self.dataset, *self.names.values()]),
             params=facts,

@@ -81,8 +81,8 @@ def heard(memory: MemoryLogger, score: Any) -> dict[str, Any]:
         "count": len(points),
         "tags": {k: v for k, v in memory.tags.items() if k != "boxscore.run"},
         "run": score.run.id,
-        "status": memory.status if memory.opening else None,
-        "opened": memory.opening is not None,
+        "status": memory.status if memory.start else None,
+        "opened": memory.start is not None,
         "latest": dict(score.latest),
         "best": dict(score.best),
     }

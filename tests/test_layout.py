@@ -3,6 +3,7 @@
 import ast
 import doctest
 import importlib
+import re
 import subprocess
 import sys
 import tomllib
@@ -71,9 +72,9 @@ def test_floors(path: Path) -> None:
 
 
 @FILES
-def test_loggers_know_items_and_the_protocol_only(path: Path) -> None:
+def test_loggers_know_records_keys_and_the_protocol_only(path: Path) -> None:
     if room(path) == "boxscore.loggers":
-        known = ("boxscore.records", "boxscore.logger")
+        known = ("boxscore.records", "boxscore.keys", "boxscore.logger")
         assert [n for n in imports(path) if n.startswith("boxscore") and n not in known] == []
 
 
@@ -136,3 +137,26 @@ def test_the_face_is_light() -> None:
     code = f"import sys, boxscore, boxscore.loggers; print({heavy} & set(sys.modules))"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "set()"
+
+
+def test_keys_are_spelled_in_one_file() -> None:
+    """Changing how a key is spelled touches keys.py alone."""
+    spelled = re.compile(
+        r"""f?["'](loss|metric|per\ class|native)\ [{"'] | ["'](summary|progress)/
+        | ["']boxscore\.(group|algorithm|input_size|backbone|task|dataset|run|fingerprint)\b""",
+        re.VERBOSE,
+    )
+    found = {
+        name: spelled.findall(_without_docstrings(path))
+        for name, path in MODULES.items()
+        if name != "boxscore.keys"
+    }
+    assert {name: hits for name, hits in found.items() if hits} == {}
+
+
+def _without_docstrings(path: Path) -> str:
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            node.value.value = ""
+    return ast.unparse(tree)

@@ -9,7 +9,7 @@ import torch
 
 from boxscore import CATALOGUE, Identity, Point, Run
 from boxscore.loggers import MemoryLogger
-from boxscore.records import Item, Opening
+from boxscore.records import Item, RunStart
 
 IDENTITY = Identity("RetinaNet", "640x640", "ResNet50")
 TARGET: dict[str, Any] = {
@@ -83,12 +83,12 @@ def test_what_is_undefined_has_no_point(memory: MemoryLogger) -> None:
 def test_what_the_loggers_are_told_first(memory: MemoryLogger) -> None:
     with run(memory=memory, experiment="mine") as watched:
         pass
-    opening = memory.opening
-    assert isinstance(opening, Opening)
-    assert (opening.id, opening.name) == (watched.id, "RetinaNet 640x640 ResNet50")
-    assert opening.experiment == "mine"
-    assert opening.folder == f"bccd/RetinaNet/640x640/ResNet50-{watched.id[:8]}"
-    assert opening.tags == {
+    start = memory.start
+    assert isinstance(start, RunStart)
+    assert (start.id, start.name) == (watched.id, "RetinaNet 640x640 ResNet50")
+    assert start.experiment == "mine"
+    assert start.folder == f"bccd/RetinaNet/640x640/ResNet50-{watched.id[:8]}"
+    assert start.tags == {
         "boxscore.group": "RetinaNet 640x640",
         "boxscore.algorithm": "RetinaNet",
         "boxscore.input_size": "640x640",
@@ -98,7 +98,7 @@ def test_what_the_loggers_are_told_first(memory: MemoryLogger) -> None:
         "boxscore.run": watched.id,
         "boxscore.regularization": "none",
     }
-    assert set(opening.params) == {"group", "algorithm", "input_size", "backbone", "task"}
+    assert set(start.params) == {"group", "algorithm", "input_size", "backbone", "task"}
 
 
 def test_names_of_users_are_made_legal_and_kept(memory: MemoryLogger) -> None:
@@ -232,10 +232,10 @@ class Broken(MemoryLogger):
         super().__init__()
         self.verb = verb
 
-    def open(self, opening: Opening) -> None:
+    def open(self, start: RunStart) -> None:
         if self.verb == "open":
             raise PermissionError("runs: read-only")
-        super().open(opening)
+        super().open(start)
 
     def log(self, items: Sequence[Item]) -> None:
         if self.verb == "log":

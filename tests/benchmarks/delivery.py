@@ -20,7 +20,7 @@ from mlflow.entities import Metric
 
 from boxscore.logger import Logger
 from boxscore.loggers import DurableLogger, MLflowLogger
-from boxscore.records import Opening, Point
+from boxscore.records import Point, RunStart
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.servers import Server, free_port
@@ -31,8 +31,8 @@ NAMES = (
 )
 
 
-def opening() -> Opening:
-    return Opening(uuid.uuid4().hex, "benchmark", "benchmark", "benchmark")
+def run_start() -> RunStart:
+    return RunStart(uuid.uuid4().hex, "benchmark", "benchmark", "benchmark")
 
 
 def records(count: int) -> Iterator[list[Point]]:
@@ -43,14 +43,14 @@ def records(count: int) -> Iterator[list[Point]]:
 
 def delivered(uri: str, folder: Path, calls: int) -> float:
     """Values per second from the first call of `log` to the end of the run in MLflow."""
-    run = opening()
+    run = run_start()
     logger = DurableLogger(MLflowLogger(uri), folder, patience=600)
     _, seconds = sent(logger, run, calls)
     verify(uri, run, calls)
     return calls * len(NAMES) / seconds
 
 
-def sent(logger: DurableLogger, run: Opening, calls: int) -> tuple[float, float]:
+def sent(logger: DurableLogger, run: RunStart, calls: int) -> tuple[float, float]:
     """Seconds until all was recorded at full speed, and until the end of the run had arrived."""
     logger.open(run)
     start = time.perf_counter()
@@ -61,7 +61,7 @@ def sent(logger: DurableLogger, run: Opening, calls: int) -> tuple[float, float]
     return recorded, time.perf_counter() - start
 
 
-def verify(uri: str, run: Opening, calls: int) -> None:
+def verify(uri: str, run: RunStart, calls: int) -> None:
     """Fail unless every point is in MLflow exactly once."""
     client = MlflowClient(uri)
     shelf = client.get_experiment_by_name(run.experiment)
@@ -103,8 +103,8 @@ def costs(loggers: Mapping[str, Logger], calls: int) -> dict[str, list[float]]:
     """Seconds of each call of `log`, the loggers taking turns, as often as a training would."""
     seen: dict[str, list[float]] = {name: [] for name in loggers}
     for logger in loggers.values():
-        logger.open(opening())
-    time.sleep(2)  # past the opening
+        logger.open(run_start())
+    time.sleep(2)  # past the start
     for points in records(calls):
         # in turns: whoever is first finds the caches cold
         order = list(loggers.items())[:: 1 if points[0].step % 2 else -1]

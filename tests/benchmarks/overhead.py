@@ -31,7 +31,7 @@ from boxscore.logger import Logger
 from boxscore.loggers import DurableLogger, MLflowLogger, TensorBoardLogger
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from tests.benchmarks.delivery import NAMES, costs, delivered, one_by_one, opening, sent, verify
+from tests.benchmarks.delivery import NAMES, costs, delivered, one_by_one, run_start, sent, verify
 from tests.servers import Server, free_port
 from tests.tiny import CLASSES, fcos, loader, train_step
 
@@ -187,7 +187,7 @@ def delivery_table(uri: str, folder: Path, points: int) -> None:
     ours, plain = (statistics.median(way) for way in zip(*rounds, strict=True))
     print(f"{'delivered':32} {ours:8.0f} values/s")
     print(f"{'MLflow log_metric':32} {plain:8.0f} values/s   (ours: {ours / plain:.0f} times that)")
-    run, calls = opening(), points // len(NAMES)
+    run, calls = run_start(), points // len(NAMES)
     logger = DurableLogger(MLflowLogger(uri), folder / "many", patience=1800)
     with peak() as grown:
         recorded, arrived = sent(logger, run, calls)

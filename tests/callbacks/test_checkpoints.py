@@ -71,8 +71,8 @@ def test_going_back_twice_gives_the_points_of_a_training_that_never_stopped(save
     for key in {(p.key, p.split) for p in parts.points}:
         steps = [p.step for p in parts.points if (p.key, p.split) == key]
         assert steps == sorted(set(steps)), key
-    assert parts.opening is not None
-    assert parts.opening.resumed
+    assert parts.start is not None
+    assert parts.start.resumed
     assert parts.status == "FINISHED"
 
 
@@ -116,9 +116,9 @@ def test_a_fork_is_a_new_run_that_counts_on() -> None:
     memory = MemoryLogger()
     saved = train(MemoryLogger(), 6, save_at=6)
     train(memory, 10, saved, run="new", dataset="other")
-    assert memory.opening is not None
-    assert not memory.opening.resumed
-    assert memory.opening.id != saved["score"]["run"]["id"]
+    assert memory.start is not None
+    assert not memory.start.resumed
+    assert memory.start.id != saved["score"]["run"]["id"]
     assert min(p.step for p in memory.points) == 8
 
 

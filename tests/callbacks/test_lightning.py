@@ -531,7 +531,7 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
 
 def test_a_fast_development_run_logs_nothing() -> None:
     memory, _, _ = fit(Own(), fast_dev_run=True, score=OWN)
-    assert memory.opening is None
+    assert memory.start is None
 
 
 def test_one_callback_serves_two_trainings() -> None:

@@ -111,11 +111,11 @@ def test_an_outage_costs_neither_time_nor_a_point(
         tracker.start()
         training.steps(EACH)
     assert training.memory.status == "FINISHED"
-    opening = training.memory.opening
-    assert opening is not None
+    start = training.memory.start
+    assert start is not None
     shelf = client.get_experiment_by_name("boxes")
     assert shelf is not None
-    (run,) = client.search_runs([shelf.experiment_id], f"tags.`boxscore.run` = '{opening.id}'")
+    (run,) = client.search_runs([shelf.experiment_id], f"tags.`boxscore.run` = '{start.id}'")
     assert run.info.status == "FINISHED"
     expected = recorded(training.memory.points)
     assert len({step for _, step, _ in expected}) == 4 * EACH

@@ -19,10 +19,10 @@ import pytest
 
 from boxscore.logger import Status
 from boxscore.loggers import DurableLogger, MemoryLogger, Refused
-from boxscore.records import File, Item, Opening, Point, Tag
+from boxscore.records import File, Item, Point, RunStart, Tag
 from tests.disks import full_disk
 
-OPENING = Opening("0123456789abcdef" * 2, "RetinaNet 640x640", "bccd", "bccd/RetinaNet")
+OPENING = RunStart("0123456789abcdef" * 2, "RetinaNet 640x640", "bccd", "bccd/RetinaNet")
 Waiter = Callable[[Callable[[], bool]], None]
 
 
@@ -37,9 +37,9 @@ class Unsteady(MemoryLogger):
         self.gate = threading.Event()
         self.gate.set()
 
-    def open(self, opening: Opening) -> None:
+    def open(self, start: RunStart) -> None:
         self._fail()
-        super().open(opening)
+        super().open(start)
 
     def log(self, items: Sequence[Item]) -> None:
         self._fail()
@@ -89,7 +89,7 @@ def test_all_that_was_recorded_arrives_and_the_spool_goes(tmp_path: Path) -> Non
     logger.close("FAILED")
     assert inner.points == points(100)
     assert inner.tags == {"late": "fact"}
-    assert (inner.opening, inner.status) == (OPENING, "FAILED")
+    assert (inner.start, inner.status) == (OPENING, "FAILED")
     assert folders(tmp_path / "spool") == []
 
 
@@ -260,7 +260,7 @@ def test_another_runs_spool_is_left_alone(tmp_path: Path, wait_until: Waiter) ->
     wait_until(lambda: not _locked(left))
     inner = MemoryLogger()
     logger = DurableLogger(inner, tmp_path)
-    logger.open(Opening("f" * 32, "another", "bccd", "bccd"))
+    logger.open(RunStart("f" * 32, "another", "bccd", "bccd"))
     logger.close()
     assert spools(tmp_path) == [left]
 
@@ -269,7 +269,7 @@ def test_two_runs_may_share_a_folder(tmp_path: Path) -> None:
     inners = [MemoryLogger(), MemoryLogger()]
     loggers = [DurableLogger(inner, tmp_path) for inner in inners]
     for number, logger in enumerate(loggers):
-        logger.open(Opening(f"{number}" * 32, "name", "bccd", "bccd"))
+        logger.open(RunStart(f"{number}" * 32, "name", "bccd", "bccd"))
     for point in points(50):
         for logger in loggers:
             logger.log([point])
@@ -323,7 +323,7 @@ def test_without_a_folder_delivery_goes_on(
     for point in points(10):
         logger.log([point])
     logger.close("FAILED")
-    assert (inner.points, inner.status, inner.opening) == (points(10), "FAILED", OPENING)
+    assert (inner.points, inner.status, inner.start) == (points(10), "FAILED", OPENING)
     assert len(caplog.messages) == 1
     assert "nothing can be kept" in caplog.messages[0]
 
@@ -474,7 +474,7 @@ def test_settings_that_cannot_work_are_told_at_once(tmp_path: Path) -> None:
 def test_a_forked_worker_closes_no_file_but_its_own(tmp_path: Path) -> None:
     """A logger that was closed long ago holds numbers that are other files' by now."""
     logger = DurableLogger(MemoryLogger(), tmp_path)
-    logger.open(Opening(uuid.uuid4().hex, "run", "shelf", "folder"))
+    logger.open(RunStart(uuid.uuid4().hex, "run", "shelf", "folder"))
     courier = logger._courier  # kept alive, as a reference cycle would
     logger.close()
     assert courier is not None

@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from boxscore.logger import Logger, Resumable
 from boxscore.loggers import DurableLogger, MemoryLogger, MLflowLogger, TensorBoardLogger
-from boxscore.records import File, Item, Opening, Point, Tag, unrecorded
+from boxscore.records import File, Item, Point, RunStart, Tag, unrecorded
 
 # MLflow's SQL store uses what SQLAlchemy is about to drop
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload``")
@@ -88,7 +88,7 @@ def kind(request: pytest.FixtureRequest) -> tuple[Callable[[Path], Logger], Any]
     return MAKERS[request.param]
 
 
-def told(logger: Logger, folder: Path, times: int, run: Opening) -> None:
+def told(logger: Logger, folder: Path, times: int, run: RunStart) -> None:
     """Every call of a run's life, each ``times`` times."""
     (folder / "note.txt").write_text("content")
     items: list[Item] = [
@@ -113,7 +113,9 @@ def test_each_call_twice_is_as_each_call_once(
     kind: tuple[Callable[[Path], Logger], Any], tmp_path: Path
 ) -> None:
     make, read = kind
-    run = Opening(uuid.uuid4().hex, "A 1x1", "bccd", "bccd/run", {"early": "1"}, {"algorithm": "A"})
+    run = RunStart(
+        uuid.uuid4().hex, "A 1x1", "bccd", "bccd/run", {"early": "1"}, {"algorithm": "A"}
+    )
     seen = []
     for times in (1, 2):
         folder = tmp_path / str(times)
@@ -138,7 +140,7 @@ def test_closing_twice_keeps_the_first_end(
 ) -> None:
     make, read = kind
     logger = make(tmp_path)
-    told(logger, tmp_path, 1, Opening("a" * 32, "A 1x1", "bccd", "bccd/run"))
+    told(logger, tmp_path, 1, RunStart("a" * 32, "A 1x1", "bccd", "bccd/run"))
     before = read(logger, tmp_path)
     logger.close("FAILED")
     assert read(logger, tmp_path) == before
@@ -151,7 +153,7 @@ def test_it_keeps_the_protocol_and_pickles_before_it_opens(
     logger = pickle.loads(pickle.dumps(make(tmp_path)))
     assert isinstance(logger, Logger)
     assert [path.name for path in tmp_path.iterdir()] == []  # nothing is begun before it opens
-    told(logger, tmp_path, 1, Opening("a" * 32, "A 1x1", "bccd", "bccd/run"))
+    told(logger, tmp_path, 1, RunStart("a" * 32, "A 1x1", "bccd", "bccd/run"))
     assert read(logger, tmp_path)
 
 
@@ -188,7 +190,7 @@ def steps_told(first: int, last: int) -> list[list[Item]]:
     ]
 
 
-def trained(logger: Logger, run: Opening, calls: list[list[Item]]) -> None:
+def trained(logger: Logger, run: RunStart, calls: list[list[Item]]) -> None:
     """Open ``logger`` and log ``calls`` as a run does."""
     logger.open(run)
     known: Mapping[str, int] = {}
@@ -199,7 +201,7 @@ def trained(logger: Logger, run: Opening, calls: list[list[Item]]) -> None:
         logger.log(unrecorded(call, known))
 
 
-def killed(make: Callable[[], Logger], run: Opening, calls: list[list[Item]]) -> None:
+def killed(make: Callable[[], Logger], run: RunStart, calls: list[list[Item]]) -> None:
     """In a process of its own that gets SIGKILL when what it logged may be on the disk."""
     child = os.fork()
     if child == 0:
@@ -224,14 +226,14 @@ def test_a_run_that_is_resumed_twice_shows_one_curve(
         return
     if read is of_mlflow:  # MLflow cannot open a database in whose making it was killed
         MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").search_experiments()
-    run = Opening(uuid.uuid4().hex, "A 1x1", "bccd", "bccd/run")
+    run = RunStart(uuid.uuid4().hex, "A 1x1", "bccd", "bccd/run")
     for first, last in ((1, 100), (71, 130), (101, 160)):
         logger = logger if memory else make(tmp_path)
-        opening = replace(run, resumed=first > 1)
+        start = replace(run, resumed=first > 1)
         if end == "killed" and last < 160:
-            killed(lambda: make(tmp_path), opening, steps_told(first, last))
+            killed(lambda: make(tmp_path), start, steps_told(first, last))
         else:
-            trained(logger, opening, steps_told(first, last))
+            trained(logger, start, steps_told(first, last))
             logger.close()
     seen = curves(logger, tmp_path)
     assert len(seen) == 4

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from boxscore.loggers import MemoryLogger
-from boxscore.records import File, Opening, Point, Tag
+from boxscore.records import File, Point, RunStart, Tag
 
 
 def test_everything_it_was_told_is_in_attributes() -> None:
-    opening = Opening("a" * 32, "name", "shelf", "folder", tags={"early": "1"})
+    start = RunStart("a" * 32, "name", "shelf", "folder", tags={"early": "1"})
     point, file = Point("total", 0.5, 1), File("curve.png", "/nowhere/curve.png")
     memory = MemoryLogger()
-    memory.open(opening)
+    memory.open(start)
     memory.log([point, Tag("late", "2"), file])
     memory.close("KILLED")
-    assert memory.opening == opening
+    assert memory.start == start
     assert memory.points == [point]
     assert memory.tags == {"early": "1", "late": "2"}
     assert memory.files == {"curve.png": file}
@@ -35,10 +35,10 @@ def test_two_values_at_one_step_are_two_points() -> None:
 
 def test_reopening_ends_the_end() -> None:
     memory = MemoryLogger()
-    opening = Opening("a" * 32, "name", "shelf", "folder")
-    memory.open(opening)
+    start = RunStart("a" * 32, "name", "shelf", "folder")
+    memory.open(start)
     memory.close("FAILED")
-    memory.open(opening)
+    memory.open(start)
     assert memory.status is None
 
 

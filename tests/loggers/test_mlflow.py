@@ -15,7 +15,7 @@ import pytest
 from mlflow import MlflowClient
 
 from boxscore.loggers import MLflowLogger, Refused
-from boxscore.records import File, Item, Opening, Point, Tag
+from boxscore.records import File, Item, Point, RunStart, Tag
 
 # MLflow's SQL store uses what SQLAlchemy is about to drop
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload``")
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:The ``noload``")
 LOSS = "loss RetinaNet 640x640"
 
 
-def opening(**facts: Any) -> Opening:
+def run_start(**facts: Any) -> RunStart:
     known = {
         "id": uuid.uuid4().hex,
         "name": "RetinaNet 640x640 ResNet-50",
@@ -32,18 +32,18 @@ def opening(**facts: Any) -> Opening:
         "tags": {"boxscore.group": "RetinaNet 640x640", "boxscore.dataset": "bccd"},
         "params": {"algorithm": "RetinaNet", "input_size": "640x640"},
     }
-    return Opening(**{**known, **facts})
+    return RunStart(**{**known, **facts})
 
 
-def runs(uri: str, opening: Opening) -> list[Any]:
+def runs(uri: str, start: RunStart) -> list[Any]:
     """Every run that bears the opening's id, deleted ones left out."""
     client = MlflowClient(uri)
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    return list(client.search_runs(experiments, f"tags.`boxscore.run` = '{opening.id}'"))
+    return list(client.search_runs(experiments, f"tags.`boxscore.run` = '{start.id}'"))
 
 
-def history(uri: str, opening: Opening, key: str) -> list[tuple[int, float]]:
-    (run,) = runs(uri, opening)
+def history(uri: str, start: RunStart, key: str) -> list[tuple[int, float]]:
+    (run,) = runs(uri, start)
     return [(m.step, m.value) for m in MlflowClient(uri).get_metric_history(run.info.run_id, key)]
 
 
@@ -55,11 +55,11 @@ def uri(request: pytest.FixtureRequest) -> str:
 
 
 def test_names_tags_params_and_points_are_as_the_opening_says(uri: str) -> None:
-    run_opening = opening()
+    start = run_start()
     logger = MLflowLogger(uri)
-    logger.open(run_opening)
+    logger.open(run_start)
     logger.log([Point("classification", 0.75, 50, "test", 1000.5, LOSS), Tag("late", "fact")])
-    (run,) = runs(uri, run_opening)
+    (run,) = runs(uri, run_start)
     assert run.info.run_name == "RetinaNet 640x640 ResNet-50"
     assert run.info.status == "RUNNING"
     assert MlflowClient(uri).get_experiment(run.info.experiment_id).name == "bccd"
@@ -73,7 +73,7 @@ def test_names_tags_params_and_points_are_as_the_opening_says(uri: str) -> None:
 
 def test_everything_twice_is_there_once(uri: str) -> None:
     """Redelivery after a lost answer: no second point, run or dataset."""
-    run_opening = opening()
+    start = run_start()
     points = [
         Point("total", 1 / (step + 1), step, "train", 1000.0 + step, LOSS) for step in range(50)
     ]
@@ -82,79 +82,79 @@ def test_everything_twice_is_there_once(uri: str) -> None:
     for _ in range(2):
         logger = MLflowLogger(uri)
         for _ in range(2):
-            logger.open(run_opening)
+            logger.open(run_start)
             logger.log(items)
             logger.log([*items[30:], *items[:35]])
-    assert [step for step, _ in history(uri, run_opening, f"{LOSS}/total.train")] == [*range(50)]
+    assert [step for step, _ in history(uri, run_start, f"{LOSS}/total.train")] == [*range(50)]
     largest = sys.float_info.max
-    odd = sorted((value for _, value in history(uri, run_opening, "odd")), key=str)
+    odd = sorted((value for _, value in history(uri, run_start, "odd")), key=str)
     assert [odd[0], odd[1]] == [-largest, largest]
     assert math.isnan(odd[2])
-    (run,) = runs(uri, run_opening)
+    (run,) = runs(uri, run_start)
     (used,) = run.inputs.dataset_inputs
     assert (used.dataset.name, used.dataset.digest) == ("bccd-test", "7f3a2c000000")
     assert [(tag.key, tag.value) for tag in used.tags] == [("mlflow.data.context", "test")]
 
 
 def test_a_bad_key_costs_only_its_own_points(uri: str) -> None:
-    run_opening = opening()
+    start = run_start()
     bad = [Point("AP@0.5", 0.1, 1), Point("AP@0.5", 0.2, 2)]
     good = [Point(f"m{number}", 1.0, 1) for number in range(40)]
     logger = MLflowLogger(uri)
-    logger.open(run_opening)
+    logger.open(run_start)
     with pytest.raises(Refused, match=r"AP@0\.5") as refusal:
         logger.log([*good[:20], bad[0], *good[20:], bad[1], Tag("late", "fact")])
     assert list(refusal.value.items) == bad
-    (run,) = runs(uri, run_opening)
+    (run,) = runs(uri, run_start)
     assert set(run.data.metrics) == {point.name for point in good}
     assert run.data.tags["late"] == "fact"
 
 
 def test_a_refused_tag_or_param_costs_no_point(uri: str) -> None:
-    run_opening = opening(tags={"fine": "1", "b@d": "2"}, params={"fine": "1", "also b@d": "2"})
+    start = run_start(tags={"fine": "1", "b@d": "2"}, params={"fine": "1", "also b@d": "2"})
     logger = MLflowLogger(uri)
-    logger.open(run_opening)
+    logger.open(run_start)
     with pytest.raises(Refused) as refusal:
         logger.log([Point("total", 1.0, 1)])
     assert {item.name for item in refusal.value.items} == {"b@d", "also b@d"}
     logger.log([Point("total", 2.0, 2)])
-    (run,) = runs(uri, run_opening)
+    (run,) = runs(uri, run_start)
     assert run.data.tags["fine"] == run.data.params["fine"] == "1"
-    assert history(uri, run_opening, "total") == [(1, 1.0), (2, 2.0)]
+    assert history(uri, run_start, "total") == [(1, 1.0), (2, 2.0)]
 
 
 @pytest.mark.parametrize("status", ["FINISHED", "FAILED", "KILLED"])
 def test_the_end_is_told_once(sqlite: str, status: Any) -> None:
-    run_opening = opening()
+    start = run_start()
     logger = MLflowLogger(sqlite)
-    logger.open(run_opening)
+    logger.open(run_start)
     logger.close(status, time=2000.0)
     logger.close("FINISHED")
-    (run,) = runs(sqlite, run_opening)
+    (run,) = runs(sqlite, run_start)
     assert (run.info.status, run.info.end_time) == (status, 2_000_000)
 
 
 def test_reopening_goes_on_with_the_same_run(uri: str) -> None:
-    run_opening = opening()
+    start = run_start()
     for step in (1, 2):
         logger = MLflowLogger(uri)
-        logger.open(run_opening)
-        assert runs(uri, run_opening)[0].info.status == "RUNNING"
+        logger.open(run_start)
+        assert runs(uri, run_start)[0].info.status == "RUNNING"
         logger.log([Point("total", 1.0, step)])
         logger.close()
-    assert [step for step, _ in history(uri, run_opening, "total")] == [1, 2]
-    assert runs(uri, run_opening)[0].info.status == "FINISHED"
+    assert [step for step, _ in history(uri, run_start, "total")] == [1, 2]
+    assert runs(uri, run_start)[0].info.status == "FINISHED"
 
 
 def test_a_run_made_twice_by_a_late_answer_becomes_one(sqlite: str) -> None:
-    run_opening = opening()
+    start = run_start()
     logger = MLflowLogger(sqlite)
-    logger.open(run_opening)
+    logger.open(run_start)
     logger.log([Point("total", 1.0, 1)])
-    (run,) = runs(sqlite, run_opening)
-    MlflowClient(sqlite).create_run(run.info.experiment_id, tags={"boxscore.run": run_opening.id})
-    MLflowLogger(sqlite).open(run_opening)
-    assert [found.info.run_id for found in runs(sqlite, run_opening)] == [run.info.run_id]
+    (run,) = runs(sqlite, run_start)
+    MlflowClient(sqlite).create_run(run.info.experiment_id, tags={"boxscore.run": run_start.id})
+    MLflowLogger(sqlite).open(run_start)
+    assert [found.info.run_id for found in runs(sqlite, run_start)] == [run.info.run_id]
 
 
 def test_the_active_run_is_joined_and_never_ended(
@@ -165,7 +165,7 @@ def test_the_active_run_is_joined_and_never_ended(
     with mlflow.start_run() as run:
         mlflow.log_param("algorithm", "the user's")
         logger = MLflowLogger(run="active")
-        logger.open(opening(experiment="not used"))
+        logger.open(run_start(experiment="not used"))
         with pytest.raises(Refused, match="algorithm"):
             logger.log([Point("total", 1.0, 1)])
         logger.close("FAILED")
@@ -182,15 +182,15 @@ def test_the_active_run_is_joined_and_never_ended(
 
 def test_joining_needs_a_run(sqlite: str) -> None:
     with pytest.raises(ValueError, match="no MLflow run is active"):
-        MLflowLogger(sqlite, run="active").open(opening())
+        MLflowLogger(sqlite, run="active").open(run_start())
     with pytest.raises(ValueError, match="0000"):
-        MLflowLogger(sqlite, run="0" * 32).open(opening())
+        MLflowLogger(sqlite, run="0" * 32).open(run_start())
 
 
 def test_the_users_own_mlflow_state_stays_as_it_was(sqlite: str) -> None:
     before = (mlflow.get_tracking_uri(), mlflow.active_run(), dict(os.environ))
     logger = MLflowLogger(sqlite)
-    logger.open(opening())
+    logger.open(run_start())
     logger.log([Point("total", 1.0, 1)])
     logger.close()
     after = (mlflow.get_tracking_uri(), mlflow.active_run(), dict(os.environ))
@@ -201,11 +201,11 @@ def test_the_users_own_mlflow_state_stays_as_it_was(sqlite: str) -> None:
 
 def test_files_bear_their_own_names(uri: str, tmp_path: Path) -> None:
     (tmp_path / "spooled-7").write_text("curve")
-    run_opening = opening()
+    start = run_start()
     logger = MLflowLogger(uri)
-    logger.open(run_opening)
+    logger.open(run_start)
     logger.log([File("curves/box AP.txt", str(tmp_path / "spooled-7"))])
-    (run,) = runs(uri, run_opening)
+    (run,) = runs(uri, run_start)
     (artifact,) = MlflowClient(uri).list_artifacts(run.info.run_id, "curves")
     assert artifact.path == "curves/box AP.txt"
     fetched = MlflowClient(uri).download_artifacts(run.info.run_id, artifact.path, str(tmp_path))
@@ -216,25 +216,25 @@ def test_files_bear_their_own_names(uri: str, tmp_path: Path) -> None:
 def test_a_file_leaves_its_run_by_no_name(sqlite: str, tmp_path: Path, name: str) -> None:
     (tmp_path / "f").write_text("x")
     logger = MLflowLogger(sqlite)
-    logger.open(opening())
+    logger.open(run_start())
     with pytest.raises(Refused, match="leaves the run's folder"):
         logger.log([File(name, str(tmp_path / "f"))])
 
 
 def test_a_missing_file_costs_no_point(uri: str) -> None:
-    run_opening = opening()
+    start = run_start()
     logger = MLflowLogger(uri)
-    logger.open(run_opening)
+    logger.open(run_start)
     with pytest.raises(Refused, match="nowhere"):
         logger.log([File("a.png", "/nowhere/a.png"), Point("total", 1.0, 1)])
-    assert history(uri, run_opening, "total") == [(1, 1.0)]
+    assert history(uri, run_start, "total") == [(1, 1.0)]
 
 
 def test_a_deleted_run_takes_nothing_and_says_so(uri: str) -> None:
-    run_opening = opening()
+    start = run_start()
     logger = MLflowLogger(uri)
-    logger.open(run_opening)
-    MlflowClient(uri).delete_run(runs(uri, run_opening)[0].info.run_id)
+    logger.open(run_start)
+    MlflowClient(uri).delete_run(runs(uri, run_start)[0].info.run_id)
     points = [Point(f"m{number}", 1.0, 1) for number in range(50)]
     with pytest.raises(Refused, match="deleted") as refusal:
         logger.log(points)
@@ -242,14 +242,14 @@ def test_a_deleted_run_takes_nothing_and_says_so(uri: str) -> None:
 
 
 def test_a_deleted_experiment_is_named(sqlite: str) -> None:
-    run_opening = opening(experiment="was deleted")
-    MLflowLogger(sqlite).open(run_opening)
+    start = run_start(experiment="was deleted")
+    MLflowLogger(sqlite).open(run_start)
     client = MlflowClient(sqlite)
     experiment = client.get_experiment_by_name("was deleted")
     assert experiment is not None
     client.delete_experiment(experiment.experiment_id)
     with pytest.raises(ValueError, match="'was deleted' was deleted"):
-        MLflowLogger(sqlite).open(run_opening)
+        MLflowLogger(sqlite).open(run_start)
 
 
 @pytest.mark.parametrize("uri", ["file:///srv/mlruns", "./mlruns", "mlruns"])
@@ -261,7 +261,7 @@ def test_a_folder_is_refused_with_the_way_out(uri: str) -> None:
 def test_a_folder_by_default_is_refused_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "file:///srv/mlruns")
     with pytest.raises(ValueError, match=r"sqlite:///mlflow\.db"):
-        MLflowLogger().open(opening())
+        MLflowLogger().open(run_start())
 
 
 def test_mlflows_default_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,7 +278,7 @@ def test_the_files_of_sqlite_lie_beside_it(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path / "elsewhere")
     (tmp_path / "f.txt").write_text("x")
     logger = MLflowLogger("sqlite:///../out/mlflow.db")
-    logger.open(opening())
+    logger.open(run_start())
     logger.log([File("f.txt", str(tmp_path / "f.txt"))])
     assert len([*(tmp_path / "out" / "mlartifacts").rglob("f.txt")]) == 1
     assert [*(tmp_path / "elsewhere").iterdir()] == []
@@ -301,14 +301,14 @@ def test_a_place_tells_no_credentials_and_leads_back(
 def test_an_outage_is_a_connection_error_without_credentials() -> None:
     logger = MLflowLogger("http://ann:s3cret@127.0.0.1:9/")
     with pytest.raises(ConnectionError) as outage:
-        logger.open(opening())
+        logger.open(run_start())
     assert "s3cret" not in str(outage.value)
     assert outage.value.__cause__ is None
 
 
 def test_ending_a_run_prints_no_credentials(server: Any, capfd: pytest.CaptureFixture[str]) -> None:
     logger = MLflowLogger(server.uri.replace("://", "://ann:s3cret@"))
-    logger.open(opening())
+    logger.open(run_start())
     logger.close()
     written = capfd.readouterr()
     assert "s3cret" not in written.out + written.err
@@ -316,7 +316,7 @@ def test_ending_a_run_prints_no_credentials(server: Any, capfd: pytest.CaptureFi
 
 def test_a_copy_is_unopened(sqlite: str) -> None:
     logger = MLflowLogger(sqlite, experiment="shelf")
-    logger.open(opening())
+    logger.open(run_start())
     copy = pickle.loads(pickle.dumps(logger))
     assert copy.place() == logger.place()
     with pytest.raises(RuntimeError, match="open"):
@@ -339,7 +339,7 @@ def test_the_users_own_requests_keep_their_limits(
     monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", spy)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
-    MLflowLogger(server.uri).open(opening())
+    MLflowLogger(server.uri).open(run_start())
     assert {retries for retries, _ in seen} == {0}
     seen.clear()
     MlflowClient(server.uri).search_experiments()

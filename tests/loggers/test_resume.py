@@ -23,13 +23,13 @@ from boxscore.loggers import DurableLogger, MemoryLogger, MLflowLogger, sync
 from boxscore.loggers.alone import alone
 from boxscore.loggers.spool import Spool, log_lines
 from boxscore.loggers.steps import fold, path_in, raised, read
-from boxscore.records import Item, Opening, Point, Tag, unrecorded
+from boxscore.records import Item, Point, RunStart, Tag, unrecorded
 
 # MLflow's SQL store uses what SQLAlchemy is about to drop
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload``")
 
 Waiter = Callable[[Callable[[], bool]], None]
-RUN = Opening("0123456789abcdef" * 2, "RetinaNet 640x640", "bccd", "bccd/RetinaNet")
+RUN = RunStart("0123456789abcdef" * 2, "RetinaNet 640x640", "bccd", "bccd/RetinaNet")
 AGAIN = replace(RUN, resumed=True)
 
 
@@ -48,10 +48,10 @@ class Tracker(MemoryLogger):
         super().__init__()
         self.down, self.asked = False, 0
 
-    def open(self, opening: Opening) -> None:
+    def open(self, start: RunStart) -> None:
         if self.down:
             raise ConnectionError("away")
-        super().open(opening)
+        super().open(start)
 
     def recorded(self) -> Any:
         self.asked += 1

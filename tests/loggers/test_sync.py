@@ -22,7 +22,7 @@ import pytest
 from mlflow import MlflowClient
 
 from boxscore.loggers import DurableLogger, MemoryLogger, MLflowLogger, standard, sync
-from boxscore.records import Opening, Point, Tag
+from boxscore.records import Point, RunStart, Tag
 
 # MLflow's SQL store uses what SQLAlchemy is about to drop
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload``")
@@ -30,8 +30,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:The ``noload``")
 Waiter = Callable[[Callable[[], bool]], None]
 
 
-def opening() -> Opening:
-    return Opening(uuid.uuid4().hex, "RetinaNet 640x640", "bccd", "bccd/RetinaNet")
+def run_start() -> RunStart:
+    return RunStart(uuid.uuid4().hex, "RetinaNet 640x640", "bccd", "bccd/RetinaNet")
 
 
 def points(count: int, start: int = 0) -> list[Point]:
@@ -39,15 +39,15 @@ def points(count: int, start: int = 0) -> list[Point]:
     return [Point("total", step / 7, step, time=1000.0 + step) for step in steps]
 
 
-def runs(uri: str, opening: Opening) -> list[Any]:
+def runs(uri: str, start: RunStart) -> list[Any]:
     client = MlflowClient(uri)
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    return list(client.search_runs(experiments, f"tags.`boxscore.run` = '{opening.id}'"))
+    return list(client.search_runs(experiments, f"tags.`boxscore.run` = '{start.id}'"))
 
 
-def history(uri: str, opening: Opening) -> list[tuple[int, float]]:
+def history(uri: str, start: RunStart) -> list[tuple[int, float]]:
     """Every point of the one run of ``opening``, in the order of steps."""
-    (run,) = runs(uri, opening)
+    (run,) = runs(uri, start)
     found = MlflowClient(uri).get_metric_history(run.info.run_id, "total")
     return sorted((metric.step, metric.value) for metric in found)
 
@@ -56,8 +56,8 @@ def told(points: list[Point]) -> list[tuple[int, float]]:
     return [(point.step, point.value) for point in points]
 
 
-def status(uri: str, opening: Opening) -> str:
-    (run,) = runs(uri, opening)
+def status(uri: str, start: RunStart) -> str:
+    (run,) = runs(uri, start)
     return str(run.info.status)
 
 
@@ -143,7 +143,7 @@ def test_no_fault_of_a_server_costs_or_doubles_a_point(
     proxy: Proxy, tmp_path: Path, fault: str, wait_until: Waiter
 ) -> None:
     """The fault meets the opening first, then the points, then the end."""
-    run = opening()
+    run = run_start()
     proxy.faults = ["", fault, "", "", fault]
     logger = DurableLogger(MLflowLogger(proxy.uri), tmp_path, patience=60)
     logger.open(run)
@@ -160,7 +160,7 @@ def test_no_fault_of_a_server_costs_or_doubles_a_point(
 
 
 def test_each_kind_of_request_may_lose_its_answer(proxy: Proxy, tmp_path: Path) -> None:
-    run = opening()
+    run = run_start()
     proxy.drops_first = True
     logger = DurableLogger(MLflowLogger(proxy.uri), tmp_path, patience=60)
     logger.open(run)
@@ -176,7 +176,7 @@ def test_each_kind_of_request_may_lose_its_answer(proxy: Proxy, tmp_path: Path) 
 def test_a_server_that_rejects_one_key_loses_that_point_only(
     server: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run = opening()
+    run = run_start()
     logger = DurableLogger(MLflowLogger(server.uri), tmp_path, patience=60)
     logger.open(run)
     logger.log([*points(20), Point("AP@0.5", 1.0, 1), *points(20, 20)])
@@ -195,7 +195,7 @@ def test_a_server_that_dies_and_comes_back_gets_every_point(
     server: Any, tmp_path: Path, wait_until: Waiter
 ) -> None:
     """And recording costs the same meanwhile: each call is far from any timeout."""
-    run = opening()
+    run = run_start()
     logger = DurableLogger(MLflowLogger(server.uri), tmp_path, patience=60)
     logger.open(run)
     logger.log(points(100))
@@ -225,7 +225,7 @@ def test_postgresql_has_every_point_once(
         log(self, items)
 
     monkeypatch.setattr(MLflowLogger, "log", twice)
-    run = opening()
+    run = run_start()
     logger = DurableLogger(MLflowLogger(postgres), tmp_path, patience=60)
     logger.open(run)
     for part in range(20):
@@ -237,7 +237,7 @@ def test_postgresql_has_every_point_once(
 # processes that are killed
 
 
-def recording(uri: str, folder: Path, run: Opening, witness: int) -> None:
+def recording(uri: str, folder: Path, run: RunStart, witness: int) -> None:
     """In a forked child: record for ever, and tell after each call what was recorded."""
     logger = DurableLogger(MLflowLogger(uri), folder)
     logger.open(run)
@@ -251,7 +251,7 @@ def recording(uri: str, folder: Path, run: Opening, witness: int) -> None:
 def test_sigkill_at_any_moment_costs_nothing_that_was_recorded(server: Any, tmp_path: Path) -> None:
     moments = random.Random(7)
     for _ in range(20):
-        run, folder = opening(), tmp_path / uuid.uuid4().hex
+        run, folder = run_start(), tmp_path / uuid.uuid4().hex
         read, write = os.pipe()
         child = os.fork()
         if child == 0:
@@ -280,20 +280,20 @@ def test_sigkill_at_any_moment_costs_nothing_that_was_recorded(server: Any, tmp_
 
 
 @pytest.fixture
-def left(sqlite: str, tmp_path: Path) -> Callable[..., Opening]:
+def left(sqlite: str, tmp_path: Path) -> Callable[..., RunStart]:
     """Leaves a spool in ``tmp_path``, as a training does whose tracker was away."""
 
-    def leave(uri: str = sqlite, *, end: bool = True, **settings: Any) -> Opening:
-        run = opening()
+    def leave(uri: str = sqlite, *, end: bool = True, **settings: Any) -> RunStart:
+        run = run_start()
         # the child's logger cannot reach its tracker, and its process is gone afterwards
         script = (
             "import json, os, sys\n"
-            "from boxscore.items import Opening, Point\n"
+            "from boxscore.items import RunStart, Point\n"
             "from boxscore.loggers import DurableLogger, MemoryLogger\n"
             "class Away(MemoryLogger):\n"
             "    def place(self): return json.loads(sys.argv[2])\n"
-            "    def open(self, opening): raise ConnectionError('away')\n"
-            "run = Opening(sys.argv[3], 'RetinaNet 640x640', 'bccd', 'bccd/RetinaNet')\n"
+            "    def open(self, start): raise ConnectionError('away')\n"
+            "run = RunStart(sys.argv[3], 'RetinaNet 640x640', 'bccd', 'bccd/RetinaNet')\n"
             "logger = DurableLogger(Away(), sys.argv[1])\n"
             "logger.open(run)\n"
             "points = [Point('total', s / 7, s, time=1000.0 + s) for s in range(2500)]\n"
@@ -314,7 +314,7 @@ def spools(folder: Path) -> list[Path]:
 
 
 def test_sync_delivers_what_was_left_and_may_be_repeated(
-    sqlite: str, tmp_path: Path, left: Callable[..., Opening]
+    sqlite: str, tmp_path: Path, left: Callable[..., RunStart]
 ) -> None:
     written = [left(), left()]
     seen: list[tuple[int, int]] = []
@@ -332,7 +332,7 @@ def test_sync_delivers_what_was_left_and_may_be_repeated(
 
 
 def test_sync_marks_a_run_without_an_end_as_killed(
-    sqlite: str, tmp_path: Path, left: Callable[..., Opening]
+    sqlite: str, tmp_path: Path, left: Callable[..., RunStart]
 ) -> None:
     run = left(end=False)
     assert sync(tmp_path)[0].status == "KILLED"
@@ -342,7 +342,7 @@ def test_sync_marks_a_run_without_an_end_as_killed(
 
 
 def test_the_end_is_when_it_was_and_not_when_it_was_delivered(
-    sqlite: str, tmp_path: Path, left: Callable[..., Opening]
+    sqlite: str, tmp_path: Path, left: Callable[..., RunStart]
 ) -> None:
     run = left(end=False)
     (spool,) = spools(tmp_path)
@@ -352,7 +352,7 @@ def test_the_end_is_when_it_was_and_not_when_it_was_delivered(
 
 
 def test_a_delivery_that_was_cut_short_goes_on(
-    sqlite: str, tmp_path: Path, left: Callable[..., Opening], monkeypatch: pytest.MonkeyPatch
+    sqlite: str, tmp_path: Path, left: Callable[..., RunStart], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = left()
     log, calls = MLflowLogger.log, 0
@@ -372,7 +372,7 @@ def test_a_delivery_that_was_cut_short_goes_on(
 
 
 def test_a_torn_last_line_costs_only_itself(
-    sqlite: str, tmp_path: Path, left: Callable[..., Opening]
+    sqlite: str, tmp_path: Path, left: Callable[..., RunStart]
 ) -> None:
     run = left(end=False)
     (spool,) = spools(tmp_path)
@@ -383,7 +383,7 @@ def test_a_torn_last_line_costs_only_itself(
 
 
 def test_an_unreadable_line_is_passed_over_and_said(
-    sqlite: str, tmp_path: Path, left: Callable[..., Opening], caplog: pytest.LogCaptureFixture
+    sqlite: str, tmp_path: Path, left: Callable[..., RunStart], caplog: pytest.LogCaptureFixture
 ) -> None:
     run = left()
     (spool,) = spools(tmp_path)
@@ -396,7 +396,7 @@ def test_an_unreadable_line_is_passed_over_and_said(
 
 
 def test_a_live_training_keeps_its_spool(sqlite: str, tmp_path: Path) -> None:
-    run = opening()
+    run = run_start()
     logger = DurableLogger(MLflowLogger(sqlite), tmp_path, patience=60)
     logger.open(run)
     logger.log(points(10))
@@ -409,7 +409,7 @@ def test_a_live_training_keeps_its_spool(sqlite: str, tmp_path: Path) -> None:
 
 
 def test_a_training_on_another_host_is_not_called_killed(
-    sqlite: str, tmp_path: Path, left: Callable[..., Opening]
+    sqlite: str, tmp_path: Path, left: Callable[..., RunStart]
 ) -> None:
     run = left(end=False)
     (spool,) = spools(tmp_path)
@@ -423,7 +423,7 @@ def test_a_training_on_another_host_is_not_called_killed(
 
 
 def test_a_tracker_that_is_still_away_leaves_all_as_it_is(
-    tmp_path: Path, left: Callable[..., Opening]
+    tmp_path: Path, left: Callable[..., RunStart]
 ) -> None:
     left("http://127.0.0.1:9")
     before = [path.read_bytes() for path in sorted(tmp_path.rglob("calls.jsonl"))]
@@ -433,7 +433,7 @@ def test_a_tracker_that_is_still_away_leaves_all_as_it_is(
 
 
 def test_sync_may_deliver_elsewhere(
-    sqlite: str, tmp_path: Path, left: Callable[..., Opening]
+    sqlite: str, tmp_path: Path, left: Callable[..., RunStart]
 ) -> None:
     run = left("http://127.0.0.1:9")
     assert sync(tmp_path, sqlite)[0].left == ""
@@ -441,7 +441,7 @@ def test_sync_may_deliver_elsewhere(
 
 
 def test_missing_credentials_are_asked_for(
-    server: Any, tmp_path: Path, left: Callable[..., Opening], monkeypatch: pytest.MonkeyPatch
+    server: Any, tmp_path: Path, left: Callable[..., RunStart], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = left(server.uri, credentials="withheld")
     assert "MLFLOW_TRACKING_URI" in sync(tmp_path)[0].left
@@ -452,11 +452,11 @@ def test_missing_credentials_are_asked_for(
 
 def test_only_mlflow_can_be_delivered_to_later(tmp_path: Path, wait_until: Waiter) -> None:
     class Away(MemoryLogger):
-        def open(self, _: Opening) -> None:
+        def open(self, _: RunStart) -> None:
             raise ConnectionError("away")
 
     logger = DurableLogger(Away(), tmp_path)
-    logger.open(opening())
+    logger.open(run_start())
     logger.close(patience=0)
     wait_until(lambda: "in hand" not in sync(tmp_path)[0].left)
     assert "only the training itself" in sync(tmp_path)[0].left
@@ -482,7 +482,7 @@ def test_no_credential_is_written_anywhere(
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "another-s3cret")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ann:s3cret@127.0.0.1:9/?token=s3cret")
     logger = DurableLogger(MLflowLogger(), tmp_path)
-    logger.open(opening())
+    logger.open(run_start())
     logger.log(points(3))
     wait_until(lambda: bool(caplog.records))
     logger.close(patience=0)
@@ -499,7 +499,7 @@ def test_no_credential_stays_where_all_was_delivered(
     server: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nor in the file that tells a resumed training how far the run came."""
-    run = opening()
+    run = run_start()
     uri = server.uri.replace("://", "://ann:s3cret@")
     logger = DurableLogger(MLflowLogger(uri), tmp_path, patience=60)
     logger.open(run)
@@ -513,7 +513,7 @@ def test_no_credential_stays_where_all_was_delivered(
 
 
 def test_the_standard_loggers_write_to_both(tmp_path: Path) -> None:
-    run = opening()
+    run = run_start()
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     loggers = standard(tmp_path / "runs", uri)
     for logger in loggers:

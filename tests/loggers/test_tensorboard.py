@@ -20,10 +20,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from boxscore.loggers import TensorBoardLogger
-from boxscore.records import File, Opening, Point, Tag
+from boxscore.records import File, Point, RunStart, Tag
 from tests.disks import full_disk
 
-OPENING = Opening(
+OPENING = RunStart(
     id="0123456789abcdef" * 2,
     name="RetinaNet 640x640 ResNet-50",
     experiment="bccd",
@@ -172,17 +172,17 @@ def test_a_resumed_run_goes_on_in_its_folder(tmp_path: Path, folder: Path) -> No
 
 def test_a_folder_that_leaves_the_log_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="leaves its folder"):
-        TensorBoardLogger(tmp_path / "log").open(Opening("a", "b", "c", "../elsewhere"))
+        TensorBoardLogger(tmp_path / "log").open(RunStart("a", "b", "c", "../elsewhere"))
     assert not (tmp_path / "elsewhere").exists()
 
 
 def test_points_survive_sigkill_soon_after(tmp_path: Path, folder: Path) -> None:
     script = (
         "import sys, time, os, signal\n"
-        "from boxscore.items import Opening, Point\n"
+        "from boxscore.items import RunStart, Point\n"
         "from boxscore.loggers import TensorBoardLogger\n"
         "logger = TensorBoardLogger(sys.argv[1])\n"
-        "logger.open(Opening('a', 'b', 'c', sys.argv[2]))\n"
+        "logger.open(RunStart('a', 'b', 'c', sys.argv[2]))\n"
         "logger.log([Point('total', 1.0, step) for step in range(300)])\n"
         "time.sleep(0.5)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -339,10 +339,10 @@ def test_a_copy_of_an_open_logger_is_unopened(tmp_path: Path) -> None:
 def test_a_training_that_forgets_to_close_loses_nothing(tmp_path: Path, folder: Path) -> None:
     script = (
         "import sys\n"
-        "from boxscore.items import Opening, Point\n"
+        "from boxscore.items import RunStart, Point\n"
         "from boxscore.loggers import TensorBoardLogger\n"
         "logger = TensorBoardLogger(sys.argv[1])\n"
-        "logger.open(Opening('a', 'b', 'c', sys.argv[2]))\n"
+        "logger.open(RunStart('a', 'b', 'c', sys.argv[2]))\n"
         "logger.log([Point('total', 1.0, 1)])\n"
     )
     subprocess.run([sys.executable, "-c", script, str(tmp_path), OPENING.folder], check=True)
