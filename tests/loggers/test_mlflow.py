@@ -57,9 +57,9 @@ def uri(request: pytest.FixtureRequest) -> str:
 def test_names_tags_params_and_points_are_as_the_opening_says(uri: str) -> None:
     start = run_start()
     logger = MLflowLogger(uri)
-    logger.open(run_start)
+    logger.open(start)
     logger.log([Point("classification", 0.75, 50, "test", 1000.5, LOSS), Tag("late", "fact")])
-    (run,) = runs(uri, run_start)
+    (run,) = runs(uri, start)
     assert run.info.run_name == "RetinaNet 640x640 ResNet-50"
     assert run.info.status == "RUNNING"
     assert MlflowClient(uri).get_experiment(run.info.experiment_id).name == "bccd"
@@ -82,15 +82,15 @@ def test_everything_twice_is_there_once(uri: str) -> None:
     for _ in range(2):
         logger = MLflowLogger(uri)
         for _ in range(2):
-            logger.open(run_start)
+            logger.open(start)
             logger.log(items)
             logger.log([*items[30:], *items[:35]])
-    assert [step for step, _ in history(uri, run_start, f"{LOSS}/total.train")] == [*range(50)]
+    assert [step for step, _ in history(uri, start, f"{LOSS}/total.train")] == [*range(50)]
     largest = sys.float_info.max
-    odd = sorted((value for _, value in history(uri, run_start, "odd")), key=str)
+    odd = sorted((value for _, value in history(uri, start, "odd")), key=str)
     assert [odd[0], odd[1]] == [-largest, largest]
     assert math.isnan(odd[2])
-    (run,) = runs(uri, run_start)
+    (run,) = runs(uri, start)
     (used,) = run.inputs.dataset_inputs
     assert (used.dataset.name, used.dataset.digest) == ("bccd-test", "7f3a2c000000")
     assert [(tag.key, tag.value) for tag in used.tags] == [("mlflow.data.context", "test")]
@@ -101,11 +101,11 @@ def test_a_bad_key_costs_only_its_own_points(uri: str) -> None:
     bad = [Point("AP@0.5", 0.1, 1), Point("AP@0.5", 0.2, 2)]
     good = [Point(f"m{number}", 1.0, 1) for number in range(40)]
     logger = MLflowLogger(uri)
-    logger.open(run_start)
+    logger.open(start)
     with pytest.raises(Refused, match=r"AP@0\.5") as refusal:
         logger.log([*good[:20], bad[0], *good[20:], bad[1], Tag("late", "fact")])
     assert list(refusal.value.items) == bad
-    (run,) = runs(uri, run_start)
+    (run,) = runs(uri, start)
     assert set(run.data.metrics) == {point.name for point in good}
     assert run.data.tags["late"] == "fact"
 
@@ -113,24 +113,24 @@ def test_a_bad_key_costs_only_its_own_points(uri: str) -> None:
 def test_a_refused_tag_or_param_costs_no_point(uri: str) -> None:
     start = run_start(tags={"fine": "1", "b@d": "2"}, params={"fine": "1", "also b@d": "2"})
     logger = MLflowLogger(uri)
-    logger.open(run_start)
+    logger.open(start)
     with pytest.raises(Refused) as refusal:
         logger.log([Point("total", 1.0, 1)])
     assert {item.name for item in refusal.value.items} == {"b@d", "also b@d"}
     logger.log([Point("total", 2.0, 2)])
-    (run,) = runs(uri, run_start)
+    (run,) = runs(uri, start)
     assert run.data.tags["fine"] == run.data.params["fine"] == "1"
-    assert history(uri, run_start, "total") == [(1, 1.0), (2, 2.0)]
+    assert history(uri, start, "total") == [(1, 1.0), (2, 2.0)]
 
 
 @pytest.mark.parametrize("status", ["FINISHED", "FAILED", "KILLED"])
 def test_the_end_is_told_once(sqlite: str, status: Any) -> None:
     start = run_start()
     logger = MLflowLogger(sqlite)
-    logger.open(run_start)
+    logger.open(start)
     logger.close(status, time=2000.0)
     logger.close("FINISHED")
-    (run,) = runs(sqlite, run_start)
+    (run,) = runs(sqlite, start)
     assert (run.info.status, run.info.end_time) == (status, 2_000_000)
 
 
@@ -138,23 +138,23 @@ def test_reopening_goes_on_with_the_same_run(uri: str) -> None:
     start = run_start()
     for step in (1, 2):
         logger = MLflowLogger(uri)
-        logger.open(run_start)
-        assert runs(uri, run_start)[0].info.status == "RUNNING"
+        logger.open(start)
+        assert runs(uri, start)[0].info.status == "RUNNING"
         logger.log([Point("total", 1.0, step)])
         logger.close()
-    assert [step for step, _ in history(uri, run_start, "total")] == [1, 2]
-    assert runs(uri, run_start)[0].info.status == "FINISHED"
+    assert [step for step, _ in history(uri, start, "total")] == [1, 2]
+    assert runs(uri, start)[0].info.status == "FINISHED"
 
 
 def test_a_run_made_twice_by_a_late_answer_becomes_one(sqlite: str) -> None:
     start = run_start()
     logger = MLflowLogger(sqlite)
-    logger.open(run_start)
+    logger.open(start)
     logger.log([Point("total", 1.0, 1)])
-    (run,) = runs(sqlite, run_start)
-    MlflowClient(sqlite).create_run(run.info.experiment_id, tags={"boxscore.run": run_start.id})
-    MLflowLogger(sqlite).open(run_start)
-    assert [found.info.run_id for found in runs(sqlite, run_start)] == [run.info.run_id]
+    (run,) = runs(sqlite, start)
+    MlflowClient(sqlite).create_run(run.info.experiment_id, tags={"boxscore.run": start.id})
+    MLflowLogger(sqlite).open(start)
+    assert [found.info.run_id for found in runs(sqlite, start)] == [run.info.run_id]
 
 
 def test_the_active_run_is_joined_and_never_ended(
@@ -203,9 +203,9 @@ def test_files_bear_their_own_names(uri: str, tmp_path: Path) -> None:
     (tmp_path / "spooled-7").write_text("curve")
     start = run_start()
     logger = MLflowLogger(uri)
-    logger.open(run_start)
+    logger.open(start)
     logger.log([File("curves/box AP.txt", str(tmp_path / "spooled-7"))])
-    (run,) = runs(uri, run_start)
+    (run,) = runs(uri, start)
     (artifact,) = MlflowClient(uri).list_artifacts(run.info.run_id, "curves")
     assert artifact.path == "curves/box AP.txt"
     fetched = MlflowClient(uri).download_artifacts(run.info.run_id, artifact.path, str(tmp_path))
@@ -224,17 +224,17 @@ def test_a_file_leaves_its_run_by_no_name(sqlite: str, tmp_path: Path, name: str
 def test_a_missing_file_costs_no_point(uri: str) -> None:
     start = run_start()
     logger = MLflowLogger(uri)
-    logger.open(run_start)
+    logger.open(start)
     with pytest.raises(Refused, match="nowhere"):
         logger.log([File("a.png", "/nowhere/a.png"), Point("total", 1.0, 1)])
-    assert history(uri, run_start, "total") == [(1, 1.0)]
+    assert history(uri, start, "total") == [(1, 1.0)]
 
 
 def test_a_deleted_run_takes_nothing_and_says_so(uri: str) -> None:
     start = run_start()
     logger = MLflowLogger(uri)
-    logger.open(run_start)
-    MlflowClient(uri).delete_run(runs(uri, run_start)[0].info.run_id)
+    logger.open(start)
+    MlflowClient(uri).delete_run(runs(uri, start)[0].info.run_id)
     points = [Point(f"m{number}", 1.0, 1) for number in range(50)]
     with pytest.raises(Refused, match="deleted") as refusal:
         logger.log(points)
@@ -243,13 +243,13 @@ def test_a_deleted_run_takes_nothing_and_says_so(uri: str) -> None:
 
 def test_a_deleted_experiment_is_named(sqlite: str) -> None:
     start = run_start(experiment="was deleted")
-    MLflowLogger(sqlite).open(run_start)
+    MLflowLogger(sqlite).open(start)
     client = MlflowClient(sqlite)
     experiment = client.get_experiment_by_name("was deleted")
     assert experiment is not None
     client.delete_experiment(experiment.experiment_id)
     with pytest.raises(ValueError, match="'was deleted' was deleted"):
-        MLflowLogger(sqlite).open(run_start)
+        MLflowLogger(sqlite).open(start)
 
 
 @pytest.mark.parametrize("uri", ["file:///srv/mlruns", "./mlruns", "mlruns"])
