@@ -1,149 +1,205 @@
-"""What every framework's callback shares: its options, its run, and when and how it evaluates."""
+"""What every framework's callback shares: its options, its run, what is due, checkpoints."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from numbers import Real
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Any, Unpack
 
-import torch
-
 from boxscore import Every, Run, distributed
-from boxscore.evaluation import Evaluation
+from boxscore.catalogue import Task
 from boxscore.exit_status import ended
-from boxscore.identity.models import Found, network
-from boxscore.identity.wrappers import unwrapped
+from boxscore.identity.wrappers import network
 from boxscore.keys import originals, splits
 from boxscore.logger import Status
-from boxscore.losses import is_torchvision_detector, modes_kept
+from boxscore.metric import Classes
 from boxscore.warn import Warnings
 
-from .model_info import buffers_of_the_first, dataset_of, inferred, local
-from .options import NEW, Keywords, Options, classes_of, task_of
-from .predict import Predict, measured_on, of_criterion, predictor
+from .batches import BatchReader, length
+from .data_info import dataset_name
+from .evaluator import Evaluator
+from .hooks import Hook
+from .options import NEW, Keywords, Options
+from .predict import Predict
 from .progress import Progress
-from .sharding import images_of, length, random_numbers_kept, share
-
-COSTLY, LONG_ENOUGH = 0.2, 60.0
-"""Share of the time, and seconds, from which on the cost of evaluating is worth a remark."""
 
 
-class Scorekeeper:
+@dataclass
+class Facts:
+    """What a framework knows of a training; the user's options come first.
+
+    Attributes:
+        task: that the model is made for.
+        classes: names by label.
+        dataset: the name of the data.
+        size: the input size and its source, for models that take any size.
+        ignore_index: the label that the training's criterion ignores.
+        loaders: of the test set, or several by name.
+        train_loader: of the train set.
+        evaluates: whether the framework itself goes through the test sets.
+    """
+
+    task: Task | None = None
+    classes: Classes | None = None
+    dataset: str | None = None
+    size: Any = None
+    ignore_index: int | None = None
+    loaders: Any = None
+    train_loader: Any = None
+    evaluates: bool = False
+    evaluates_at_end: bool = field(default=True)
+
+
+class CallbackBase:
     """A callback less its framework: subclasses translate hooks and call these verbs.
 
     Attributes:
+        options: the user's.
         run: the open run; None before the training begins.
-        latest: the test set's last value by catalogue name.
-        best: the test set's best value by catalogue name.
+        reader: how batches are read.
     """
 
-    run: Run | None = None
-    left_open: Status = "FINISHED"  # how a run ended that nobody closed before the process exits
+    status_if_not_closed: Status = "FINISHED"
+    reader = BatchReader()
 
     def __init__(self, **options: Unpack[Keywords]) -> None:
         self.options = Options(**options)
-        self._evaluate_every = Every.of(self.options.evaluate_every)
-        self._evaluate_train_every = Every.of(self.options.evaluate_train_every)
-        self._criterion: Callable[[Any, Any], Any] | None = None
+        self._given = frozenset(options)
         self._earlier: Mapping[str, Any] = {}
         self.restart()
 
     def restart(self) -> None:
-        """Know nothing of any training but what a checkpoint told."""
-        self.run = None
-        self.latest: dict[str, float] = {}
-        self.best: dict[str, float] = {}
-        self._warnings = Warnings(self.options.on_error)
-        self._images = self.options.evaluate_images
-        self._loaders: dict[str, Any] = {}
-        self._train_loader: Any = None
+        """Forget every training, but not a checkpoint that was loaded for the next one."""
+        self.run: Run | None = None
+        self.warnings = Warnings(self.options.on_error)
+        self.progress = Progress()
+        self.evaluator: Evaluator | None = None
+        self._facts = Facts()
         self._model: Any = None
-        self._predict: Predict | None = None
-        self._progress = Progress()
-        self._test_ids: frozenset[str] = frozenset()
         self._steps = 0
-        self._evaluated_at = -1
-        self._evaluates_at_end = True
-        self._is_ending = False
-        self._evaluating = False
-        self._evaluation_seconds = 0.0
-        self._began = time.perf_counter()
+        self._stack = ExitStack()
 
-    def begin(
-        self,
-        model: Any,
-        optimizer: Any,
-        loaders: Any,
-        train_loader: Any = None,
-        *,
-        size: Found | None = None,
-    ) -> Run:
-        """Learn what is trained on what, and open the run, or go on with that of a checkpoint.
+    @property
+    def latest(self) -> dict[str, float]:
+        """The test set's last values by catalogue name; NaN where they could not be measured."""
+        return {} if self.run is None else self.run.latest
+
+    @property
+    def best(self) -> dict[str, float]:
+        """The test set's best values by catalogue name."""
+        return {} if self.run is None else self.run.best
+
+    # the beginning and the end
+
+    def start(self, model: Any, optimizer: Any, facts: Facts) -> Run:
+        """Open the run, or continue that of a checkpoint.
 
         Args:
             model: wrapped or not.
             optimizer: gives regularization and learning rate.
-            loaders: of the test set, or several by name.
-            train_loader: of the train set, for metrics on it.
-            size: the input size and where it was read, for models that do not say theirs.
+            facts: what the framework knows.
 
         Raises:
             ValueError: for what cannot be inferred, with what to pass; or for a checkpoint of
                 something else.
         """
-        options = self.options
+        from .model_info import classes_of, inferred, task_of
+
         if not distributed.all_here():
-            self._warnings.warn_once(
+            self.warnings.warn_once(
                 "alone",
-                "not every process of this training has made the callback, so that it sees only "
-                "what this one does; make it on every process: the first alone will log",
+                "some processes of this training have no callback: only this one is measured; "
+                "make the callback in every process",
             )
-        self._loaders = splits(loaders)
-        first = next(iter(self._loaders.values()), None)
-        task = task_of(model, options.task)
-        inner = unwrapped(network(unwrapped(model)))
-        self._model, self._train_loader = model, train_loader
+        options, loaders = self.options, splits(facts.loaders)
+        first = next(iter(loaders.values()), None)
+        self._model, self._facts = model, facts
         run = Run(
-            options.identity or inferred(model, size),
-            task=task,
-            dataset=options.dataset or dataset_of(train_loader if first is None else first),
+            options.identity or inferred(model, facts.size),
+            task=options.task or facts.task or task_of(model, None),
+            dataset=options.dataset
+            or facts.dataset
+            or dataset_name(facts.train_loader if first is None else first),
             classes=classes_of(
                 first,
-                options.classes,
-                model=inner,
-                background=options.predict is None and is_torchvision_detector(inner),
+                options.classes or facts.classes,
+                model=network(model),
+                by_itself=options.predict is None,
             ),
             loggers=options.destinations(),
             log_every=options.log_every,
             optimizer=optimizer,
             experiment=options.experiment,
             fingerprint=options.fingerprint,
-            ignore_index=options.ignore_index,
-            on_error=options.on_error,
+            ignore_index=self.ignore_index,
+            per_class=options.per_class,
+            warnings=self.warnings,
+            status_if_not_closed=self.status_if_not_closed,
         )
-        run.latest, run.best, run.left_open = self.latest, self.best, self.left_open
-        self._go_on(run)
-        self._predict = options.predict or self._predictor(model, run)
-        run.main = next(iter(self._loaders), "test")
-        for split in self._loaders:
-            run.metric(split)  # classes that cannot be measured are told before training
+        evaluator = Evaluator(run, self.reader, self.progress)
+        self._resume(run, evaluator)
+        evaluator.loaders, evaluator.train_loader = loaders, facts.train_loader
+        evaluator.predict = options.predict or self.predictor(model, run)
+        for split in loaders:
+            run.metric(split)  # classes that cannot be measured are an error before training
         run.open()
-        for tag, name in originals(loaders if isinstance(loaders, Mapping) else ()).items():
-            run.tag(tag.removeprefix("boxscore."), name)
-        self._began = time.perf_counter()
-        self.run = run
+        named = facts.loaders if isinstance(facts.loaders, Mapping) else ()
+        run.tags(originals(named))
+        self.run, self.evaluator = run, evaluator
         return run
 
-    def _predictor(self, model: Any, run: Run) -> Predict | None:
-        """How to measure ``model``, where the user does not say."""
-        if not self._loaders:
-            return None
-        if run.task == "semantic-segmentation" and self._criterion is None:
-            self._warnings.warn_once(
-                "criterion", "without criterion= the test set has no total loss"
-            )
-        return predictor(model, run.task, list(run.names), self._criterion)
+    def predictor(self, model: Any, run: Run) -> Predict | None:
+        """How boxscore measures a batch, where the user does not say; None where it cannot."""
+        return None
+
+    @property
+    def ignore_index(self) -> int | None:
+        """The label that counts nowhere: the user's, the criterion's, or 255."""
+        if "ignore_index" in self._given or self._facts.ignore_index is None:
+            return self.options.ignore_index
+        return self._facts.ignore_index
+
+    def watch(self, module: Any, see: Callable[..., None], *, before: bool = False) -> None:
+        """Call ``see`` with each forward of ``module`` until the training ends.
+
+        Args:
+            module: its copies and pickles do not call ``see``.
+            see: takes the module, the arguments, the keywords and, unless ``before``, the output.
+            before: whether it is called before the forward.
+        """
+        register = module.register_forward_pre_hook if before else module.register_forward_hook
+        self._stack.callback(register(Hook(see), with_kwargs=True).remove)
+
+    def stop(self, status: Status) -> None:
+        """Measure what was trained since, if the training ended well, close the run, remove hooks."""
+        stack, self._stack = self._stack, ExitStack()
+        with stack:
+            if self.run is None or not self.run.is_open:
+                return
+            try:
+                if status == "FINISHED":
+                    status = self._final_evaluation()
+            except BaseException as error:  # such as SIGTERM, by torchrun where another rank failed
+                status = status if status == "FAILED" else ended(error)
+                raise
+            finally:
+                self.run.close(status)
+
+    def _final_evaluation(self) -> Status:
+        run, evaluator = self._open
+        try:
+            reached = distributed.until_all("the end", (run.step, evaluator.evaluated_at))
+        except RuntimeError as error:  # torch's, where another process is gone
+            self.warnings.count_error("another process did not finish", error)
+            return "FAILED"
+        step = max(at for at, _ in reached)
+        if self._facts.evaluates_at_end and min(at for _, at in reached) < step:
+            run.reach(step)
+            self.evaluate_now()
+        self.progress.epoch_ended(step)
+        evaluator.tag_train_set()
+        return "FINISHED"
 
     # checkpoints
 
@@ -152,34 +208,34 @@ class Scorekeeper:
 
         With several processes, call it where checkpoints are saved; one process's state will do.
         """
-        if self.run is None:
+        if self.run is None or self.evaluator is None:
             return dict(self._earlier)
         return {
             "run": self.run.state_dict(),
             "steps": self._steps,
-            "evaluated_at": self._evaluated_at,
-            "progress": self._progress.state(),
+            "evaluated_at": self.evaluator.evaluated_at,
+            "progress": self.progress.state(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with the run of a checkpoint; what was recorded after it is not recorded again.
+        """Continue the run of a checkpoint; points recorded after it are not recorded again.
 
         ``run="new"`` begins a new run from the checkpoint instead.
 
         Raises:
-            RuntimeError: if this training has begun. (That the checkpoint is of something else is
-                told when it begins, as only then it is known what is trained.)
+            RuntimeError: if this training has begun. (A checkpoint of something else raises when
+                the training begins.)
         """
         if self.run is not None and self.run.is_open:
             raise RuntimeError("load_state_dict comes before the training begins; its run is open")
         self._earlier = dict(state)
 
-    def _go_on(self, run: Run) -> None:
+    def _resume(self, run: Run, evaluator: Evaluator) -> None:
         earlier, self._earlier = self._earlier, {}
         if not earlier:
             return
-        self._steps, self._evaluated_at = earlier["steps"], earlier["evaluated_at"]
-        self._progress.restore(earlier["progress"])
+        self._steps, evaluator.evaluated_at = earlier["steps"], earlier["evaluated_at"]
+        self.progress.restore(earlier["progress"])
         if self.options.run == NEW:
             run.start_at(self._steps)
         else:
@@ -187,215 +243,102 @@ class Scorekeeper:
 
     # the train split
 
-    def record(self, losses: Any, step: int, *, outputs: Any = None, targets: Any = None) -> None:
-        """Take in the losses of one batch of ``step``; log what is due.
+    def saw(self, images: int, ids: Any = ()) -> None:
+        """Count one batch of the train set."""
+        self.progress.saw(images, ids)
+
+    def record(
+        self,
+        losses: Any,
+        step: int,
+        *,
+        epoch: float | None = None,
+        semantic: Callable[[], tuple[Any, Any]] | None = None,
+    ) -> None:
+        """Take the losses of one batch of ``step``, and log them when a point is due.
 
         Args:
-            losses: by native name, or one scalar.
+            losses: by framework name, or one scalar.
             step: optimizer steps so far.
-            outputs: of semantic models: logits, or a dict with ``out``.
-            targets: of semantic models: integers (N, H, W).
+            epoch: how many epochs have passed, by default as the train loader tells.
+            semantic: gives the logits and targets of the batch, for the losses measured on them.
         """
-        run = self._known_run
-        due = run.due(step)
-        values: dict[str, Any] = {}
-        with self._warnings.catch("reading the losses of a step"):
-            values = self._named(losses)
-            if due and outputs is not None and targets is not None:
-                values |= measured_on(outputs, targets, self.options.ignore_index)
-        with self._warnings.catch("recording a step"):
-            run.record(values, step=step)
-        if due:  # whatever came of that: the other processes are asked for their images now
-            with self._warnings.catch("recording how far the training is"):
-                epoch = self._epoch()
-                said = self._progress.values(step, self._evaluation_seconds)
-                run.progress(said if epoch is None else {**said, "epoch": epoch}, step=step)
+        from .predict import measured_on, of_criterion
 
-    def _epoch(self) -> float | None:
-        """How many epochs have passed, None where that is not known."""
-        batches = length(self._train_loader)
-        return self._progress.batches / batches if batches else None
-
-    def _named(self, losses: Any) -> dict[str, Any]:
-        """``losses`` by name."""
-        if self._known_run.task == "semantic-segmentation":
-            losses = of_criterion(losses)
-        return self._numbers(losses)
-
-    def _numbers(self, losses: Mapping[str, Any]) -> dict[str, Any]:
-        """``losses`` less what is no number, which is told once."""
-        losses = losses if isinstance(losses, Mapping) else {"loss": losses}
-        named = {n: v for n, v in losses.items() if hasattr(v, "detach") or isinstance(v, Real)}
-        if len(named) < len(losses):
-            strange = {n: type(v).__name__ for n, v in losses.items() if n not in named}
-            self._warnings.warn_once(
-                "strange losses",
-                f"the losses hold what is no number ({strange}); give them as a dict of scalars",
+        run, evaluator = self._open
+        values: Mapping[str, Any] = {}
+        with self.warnings.catch("reading the losses of a step"):
+            values = evaluator.scalars(
+                of_criterion(losses) if run.task == "semantic-segmentation" else losses
             )
-        return named
+        ignore_index = self.ignore_index
+        with self.warnings.catch("recording a step"):
+            run.record(
+                values,
+                step=step,
+                images=self.progress.images,
+                epoch=self.epochs() if epoch is None else epoch,
+                batch=semantic and (lambda: measured_on(*semantic(), ignore_index)),
+            )
+
+    def epochs(self) -> float | None:
+        """How many epochs have passed, None where that is not known."""
+        batches = length(self._facts.train_loader)
+        return self.progress.batches / batches if batches else None
 
     @property
-    def _known_run(self) -> Run:
-        if self.run is None:
+    def _open(self) -> tuple[Run, Evaluator]:
+        if self.run is None or self.evaluator is None:
             raise RuntimeError("the training has not begun: there is no run yet")
-        return self.run
-
-    def evaluate_what_is_due(self, step: int, epoch: int | None = None) -> None:
-        """Evaluate what is due after ``step``, and after whole epoch ``epoch`` if one has ended."""
-        before, self._steps = self._steps, step
-        if epoch is not None:
-            self._progress.epoch_ended(step)
-            self._know_train_ids()
-        test, train = self._evaluate_every, self._evaluate_train_every
-        if test.due(step, since=before) or (epoch is not None and test.due_epoch(epoch)):
-            self.evaluate()
-        if train.due(step, since=before) or (epoch is not None and train.due_epoch(epoch)):
-            self.evaluate_train()
+        return self.run, self.evaluator
 
     # evaluations
 
+    def evaluate_what_is_due(self, step: int, epoch: int | None = None) -> None:
+        """Evaluate what is due after ``step``, and after whole epoch ``epoch`` if one has ended."""
+        _, evaluator = self._open
+        before, self._steps = self._steps, step
+        if epoch is not None:
+            self.progress.epoch_ended(step)
+        with self.warnings.catch("what follows a step"):
+            if _is_due(self.evaluate_every, step, before, epoch):
+                self.evaluate()
+            if _is_due(Every.of(self.options.evaluate_train_every), step, before, epoch):
+                self.evaluate_train()
+            if epoch is not None:
+                evaluator.tag_train_set()
+
+    @property
+    def evaluate_every(self) -> Every:
+        """When boxscore evaluates: never where the framework does and the user sets no interval."""
+        if self._facts.evaluates and "evaluate_every" not in self._given:
+            return Every()
+        return Every.of(self.options.evaluate_every)
+
     def evaluate(self, split: str | None = None) -> None:
         """Measure the test set or sets now, or one ``split``, at the step of the last record."""
-        for name, loader in self._loaders.items():
+        self.evaluate_now(split)
+
+    def evaluate_now(self, split: str | None = None) -> None:
+        """Go through the test set or sets, or one ``split``, and record the results."""
+        _, evaluator = self._open
+        for name, loader in list(evaluator.loaders.items()):
             if split in (None, name):
-                self._evaluate(name, loader, self._images)
-        if self.run is not None:
-            self._evaluated_at = self.run.step
+                self._offer(name, evaluator.run(name, loader, self._model, self._count))
 
     def evaluate_train(self) -> None:
         """Measure a stable subset of the train set, no larger than the test set."""
-        if self._train_loader is None or not self._loaders:
-            return
-        test = next(iter(self._loaders.values()))
-        with random_numbers_kept(test):
-            count = self.options.evaluate_images or images_of(test)
-        if count:
-            self._evaluate("train", self._train_loader, count)
+        _, evaluator = self._open
+        if evaluator.train_loader is not None and (count := evaluator.train_count(self._count)):
+            evaluator.run("train", evaluator.train_loader, self._model, count)
 
-    def finish(self, status: Status) -> None:
-        """Evaluate what was trained since, if the training ended well, and close the run."""
-        if self.run is None:
-            return
-        run = self.run
-        try:
-            if status == "FINISHED":
-                status = self._last_words(run)
-            self._warnings.report()
-        except BaseException as error:  # such as SIGTERM, as torchrun sends where another failed
-            status = status if status == "FAILED" else ended(error)
-            raise
-        finally:
-            run.close(status)
+    @property
+    def _count(self) -> int | None:
+        return self.options.evaluate_images
 
-    def _last_words(self, run: Run) -> Status:
-        """What is left to say at the end of a training that went well for this process."""
-        try:
-            reached = distributed.until_all("the end", (run.step, self._evaluated_at))
-        except RuntimeError as error:  # torch's, where another process is gone
-            self._warnings.count_error("another process has not come to the end", error)
-            return "FAILED"
-        self._is_ending = True
-        run.step = max(step for step, _ in reached)
-        if self._evaluates_at_end and min(at for _, at in reached) < run.step:
-            self.evaluate()
-        self._progress.epoch_ended(run.step)
-        self._know_train_ids()
-        return "FINISHED"
+    def _offer(self, split: str, values: dict[str, float]) -> None:
+        """Hand the ``values`` of ``split`` to the framework, for callbacks that monitor them."""
 
-    def _evaluate(self, split: str, loader: Any, count: int | None) -> Evaluation | None:
-        if self._predict is None:
-            return None
-        start = time.perf_counter()
-        evaluation = self._known_run.evaluation(split)
-        self._evaluating = True
-        try:
-            with (
-                self._warnings.catch(f"evaluation of the {split} split"),
-                random_numbers_kept(loader),
-                modes_kept(self._model),
-                torch.no_grad(),
-                evaluation,
-            ):
-                if (
-                    len(distributed.meet(f"evaluation of {split}", None, evaluation.step))
-                    < distributed.size()
-                ):
-                    raise RuntimeError("other processes are at another step than this one")
-                self._model.eval()
-                with buffers_of_the_first(self._model):
-                    for batch, ids, keep in share(loader, count):
-                        found = self._predict(local(self._model), batch)
-                        self.measure(evaluation, *found, ids=ids, keep=keep)
-        finally:
-            self._evaluating = False
-        self.remark_on(evaluation, time.perf_counter() - start)
-        return evaluation
 
-    def measure(
-        self,
-        evaluation: Evaluation,
-        losses: Mapping[str, Any],
-        predictions: Any,
-        targets: Any,
-        *,
-        ids: Sequence[str] | None = None,
-        keep: int | None = None,
-    ) -> None:
-        """Take one batch into ``evaluation``; what has no figures is told and costs no more.
-
-        Args:
-            evaluation: that is under way.
-            losses: the batch's, by native name.
-            predictions: as `Evaluation.update` takes them.
-            targets: likewise.
-            ids: of the images, where the targets bear none.
-            keep: how many of the batch's images count; the others are repeats.
-        """
-        if keep is not None and keep < len(targets):
-            if not keep:
-                return
-            predictions, targets = predictions[:keep], targets[:keep]
-            ids = None if ids is None else ids[:keep]
-        ids = ids if evaluation.split == "train" else None
-        losses = self._numbers(losses)
-        try:
-            evaluation.update(predictions, targets, losses, image_ids=ids)
-        except ValueError as error:
-            if self.options.on_error == "raise":
-                raise
-            self._warnings.count_error(
-                f"a batch of the {evaluation.split} split has no figures", error
-            )
-            evaluation.skip(predictions, targets, losses)
-
-    def remark_on(self, evaluation: Evaluation, seconds: float) -> None:
-        """Say what stands out: images that were trained on, or how long it took."""
-        self._evaluation_seconds += seconds
-        if evaluation.results and evaluation.split == self._known_run.main:
-            self._test_ids = evaluation.results.ids
-            self._remark_on_leak()
-        total = time.perf_counter() - self._began
-        share_of_time = self._evaluation_seconds / total
-        if share_of_time > COSTLY and total > LONG_ENOUGH:
-            self._warnings.warn_once(
-                "cost",
-                f"evaluation takes {share_of_time:.0%} of the time; a larger evaluate_every= or a "
-                "smaller evaluate_images= takes less",
-            )
-
-    def _know_train_ids(self) -> None:
-        """Say which images are trained on, once that is known."""
-        ids = self._progress.train_ids
-        if self.run is not None and ids.ids:
-            self.run.tag("fingerprint.train", ids.digest())
-            self._remark_on_leak()
-
-    def _remark_on_leak(self) -> None:
-        both = self._progress.train_ids.ids & self._test_ids
-        if both and self.run is not None:
-            example = ", ".join(sorted(both)[:3])
-            self.run.tag("leak", f"{len(both)} images")
-            self._warnings.warn_once(
-                "leak",
-                f"{len(both)} images are in both the train and test set, such as {example}",
-            )
+def _is_due(every: Every, step: int, before: int, epoch: int | None) -> bool:
+    return every.due(step, since=before) or (epoch is not None and every.due_epoch(epoch))

@@ -19,16 +19,16 @@ from typing import Any, Self, Unpack
 
 from boxscore import Run
 from boxscore.exit_status import ended, sigterm_raises
-from boxscore.identity.models import Found
 from boxscore.logger import Status
 
-from .base import Scorekeeper
-from .model_info import says_its_size, size_of
+from .base import CallbackBase, Facts
+from .batches import length
+from .model_info import has_fixed_input_size, size_of
 from .options import Keywords
-from .sharding import ids_of
+from .predict import Predict, ignored_by, predictor
 
 
-class LoopCallback(Scorekeeper):
+class LoopCallback(CallbackBase):
     """Logs the losses and metrics of a training loop; use it as a context manager.
 
     On leaving the ``with`` block the run is FINISHED, FAILED where an exception left it, or KILLED
@@ -45,7 +45,7 @@ class LoopCallback(Scorekeeper):
         criterion: Callable[[Any, Any], Any] | None = None,
         **options: Unpack[Keywords],
     ) -> None:
-        """Say what is watched.
+        """Name what is measured.
 
         Args:
             model: a torchvision detector or segmentation model, a plain module that gives logits,
@@ -53,49 +53,64 @@ class LoopCallback(Scorekeeper):
             optimizer: gives the regularization loss and the learning rate.
             test_loader: batches ``(images, targets)``; a mapping names several test sets.
             train_loader: the loader of the loop, for epochs and for metrics on the train split.
-            criterion: ``criterion(logits, targets)`` of semantic models, for the test losses.
+            criterion: ``criterion(outputs, targets)`` of semantic models, for the test losses; it
+                gets what the model gave, or the logits where it takes no dict.
             **options: see `boxscore.callbacks.options.Options`.
         """
         super().__init__(**options)
-        self._watched = (model, optimizer, test_loader, train_loader)
-        self._criterion = criterion
-        self._forwarded = 0
-        self._epochs = 0
-        self._hook: Any = None
-        self._size: Found | None = None
-        self._stack = ExitStack()
+        self._watched, self._criterion = model, criterion
+        self._optimizer, self._loaders = optimizer, (test_loader, train_loader)
+        self._signals = ExitStack()
+
+    def restart(self) -> None:
+        """Forget every training, but not a checkpoint that was loaded for the next one."""
+        super().restart()
+        self._forwards: list[
+            tuple[Any, Any, int]
+        ] = []  # images, targets, count since the last step
+        self._epoch = 0
+        self._size: Any = None
+        self._is_watching = False
 
     def step(
         self, losses: Any, outputs: Any = None, targets: Any = None, images: Any = None
     ) -> None:
-        """Say that the optimizer made a step. With gradient accumulation, once per optimizer step.
+        """Count an optimizer step. With gradient accumulation, call it once per optimizer step.
 
         Args:
             losses: the loss dict of the batch, or one scalar; tensors are read only when due.
             outputs: semantic models: the logits (N, C, H, W), or a dict with ``out``.
             targets: semantic models: the integer targets (N, H, W).
-            images: how many images the step took (a number or a batch); by default what went
-                through the model in train mode.
+            images: how many images the step took (a number or a batch); by default those of the
+                different batches that went through the model in train mode.
         """
         if self.run is None:
-            self._watch() or self._open()
-        if images is not None:
-            self._progress.images += _count(images) - self._forwarded
-        self._forwarded = 0
+            self._watch() or self._begin()
+        self._count(images, targets)
         step = self._steps + 1
-        self.record(losses, step, outputs=outputs, targets=targets)
-        with self._warnings.catch("what follows a step"):
-            self.evaluate_what_is_due(step, self._epoch_that_ended())
+        is_semantic = outputs is not None and targets is not None
+        self.record(losses, step, semantic=(lambda: (outputs, targets)) if is_semantic else None)
+        before, self._epoch = self._epoch, int(self.epochs() or 0)
+        self.evaluate_what_is_due(step, self._epoch if self._epoch > before else None)
+
+    def close(self, status: Status = "FINISHED") -> None:
+        """End the run; the ``with`` block does it by itself."""
+        self.stop(status)
+
+    def predictor(self, model: Any, run: Run) -> Predict | None:
+        """Of torchvision's detectors, and of networks that give logits."""
+        if not self._facts.loaders:
+            return None
+        return predictor(model, run, self._criterion, self.reader)
 
     def __enter__(self) -> Self:
         if self.run is not None and not self.run.is_open:  # used again: another training
             self.restart()
-            self._forwarded = self._epochs = 0
-        self._stack.enter_context(sigterm_raises())
+        self._signals.enter_context(sigterm_raises())
         try:
             self._watch()
         except BaseException:
-            self._stack.close()
+            self._signals.close()
             raise
         return self
 
@@ -106,48 +121,66 @@ class LoopCallback(Scorekeeper):
         trace: TracebackType | None,
     ) -> None:
         try:
-            self.close(ended(error))
+            self.stop(ended(error))
         finally:
-            self._stack.__exit__(kind, error, trace)
-
-    def close(self, status: Status = "FINISHED") -> None:
-        """End the run; the ``with`` block does it by itself."""
-        self.finish(status)
-        if self._hook is not None:
-            self._hook.remove()
-            self._hook = None
+            self._signals.__exit__(kind, error, trace)
 
     def _watch(self) -> Run | None:
-        """Look at the model from now on, and open the run unless its first batch is needed."""
-        model = self._watched[0]
-        if self._hook is None:
-            self._hook = model.register_forward_pre_hook(self._see, with_kwargs=True)
-        known = self.options.identity is not None or says_its_size(model)
-        return self._open() if known else None
+        """Watch the model, and open the run unless its first batch is needed."""
+        if not self._is_watching:
+            self._is_watching = True
+            self.watch(self._watched, self._see, before=True)
+        known = self.options.identity is not None or has_fixed_input_size(self._watched)
+        return self._begin() if known else None
 
-    def _open(self) -> Run:
-        model, optimizer, test_loader, train_loader = self._watched
-        run = self.begin(model, optimizer, test_loader, train_loader, size=self._size)
-        self._epochs = int(self._epoch() or 0)
+    def _begin(self) -> Run:
+        test_loader, train_loader = self._loaders
+        facts = Facts(
+            size=self._size,
+            loaders=test_loader,
+            train_loader=train_loader,
+            ignore_index=ignored_by(self._criterion),
+        )
+        run = self.start(self._watched, self._optimizer, facts)
+        self._epoch = int(self.epochs() or 0)
         return run
 
     def _see(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Count what goes through the model in train mode, and which images these are."""
-        if self._evaluating or not model.training or not (args or kwargs):
+        """Keep the batches of train mode: a forward of the same images or targets is no other."""
+        if not model.training or not (args or kwargs) or self._is_evaluating:
             return
-        batch = args[0] if args else next(iter(kwargs.values()))
-        self._forwarded += _count(batch)
-        if self.run is None and self._size is None:
-            self._size = size_of(batch)
-        targets = args[1] if len(args) > 1 else kwargs.get("targets")
-        self._progress.saw(_count(batch), ids_of(targets) if isinstance(targets, list) else ())
+        batch = args if len(args) > 1 else (*args, *kwargs.values())
+        batch = batch[0] if len(batch) == 1 else batch
+        images, targets = self.reader.images(batch), self.reader.targets(batch)
+        self._size = self._size or size_of(images)
+        if not any(_is_same(images, i) or _is_same(targets, t) for i, t, _ in self._forwards):
+            ids = self.reader.ids(batch)
+            self._forwards.append((images, targets, length(images)))
+            self.saw(length(images), ids)
 
-    def _epoch_that_ended(self) -> int | None:
-        before, self._epochs = self._epochs, int(self._epoch() or 0)
-        return self._epochs if self._epochs > before else None
+    def _count(self, images: Any, targets: Any) -> None:
+        """Count what the step took, by the caller's word before the number of forwards."""
+        seen = [count for _, _, count in self._forwards]
+        self._forwards.clear()
+        if images is not None or not seen:
+            taken = images if isinstance(images, int) else length(images) or length(targets)
+            self.progress.count(taken - sum(seen), batches=1 - len(seen))
+        elif len(seen) > 1:
+            self.warnings.warn_once(
+                "accumulation",
+                f"{len(seen)} different batches went through the model in one optimizer step: they "
+                "count as gradient accumulation; where they are views of one batch, pass "
+                "images=len(batch) to step()",
+            )
+
+    @property
+    def _is_evaluating(self) -> bool:
+        return self.evaluator is not None and self.evaluator.is_evaluating
 
 
-def _count(images: Any) -> int:
-    if isinstance(images, int):
-        return images
-    return len(images) if hasattr(images, "__len__") else 1
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether both are one object, or tensors that share their values."""
+    if one is other:
+        return one is not None
+    pointers = (getattr(value, "data_ptr", None) for value in (one, other))
+    return all(pointers) and one.data_ptr() == other.data_ptr() and one.shape == other.shape

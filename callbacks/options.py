@@ -8,6 +8,7 @@ from typing import Any, Literal, TypedDict
 
 from boxscore import Every, Identity
 from boxscore.catalogue import Task
+from boxscore.evaluation import PerClass
 from boxscore.identity.models import network
 from boxscore.identity.wrappers import unwrapped
 from boxscore.logger import Logger
@@ -51,6 +52,7 @@ class Keywords(TypedDict, total=False):
     fingerprint: str | None
     predict: Predict | None
     ignore_index: int | None
+    per_class: PerClass
     on_error: Literal["warn", "raise"]
 
 
@@ -77,7 +79,9 @@ class Options:
             run; None is all.
         fingerprint: of the test set, instead of the gathered one.
         predict: ``predict(model, batch) -> (losses, predictions, targets)`` adapts any model.
-        ignore_index: of semantic targets; such pixels count nowhere.
+        ignore_index: of semantic targets; such pixels count nowhere. By default the criterion's, or
+            255.
+        per_class: of how many classes, the most frequent first, trackers get points; ``"all"``.
         on_error: ``"warn"`` or ``"raise"``, when measuring fails.
     """
 
@@ -97,6 +101,7 @@ class Options:
     fingerprint: str | None = None
     predict: Predict | None = None
     ignore_index: int | None = 255
+    per_class: PerClass = 20
     on_error: Literal["warn", "raise"] = "warn"
 
     def __post_init__(self) -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from boxscore import Run
 from boxscore.evaluation import semantic_losses, valid_pixels
 from boxscore.identity.wrappers import unwrapped
 from boxscore.losses import is_torchvision_detector, test_losses
 from boxscore.losses.parts import MEASURED
+from boxscore.warn import Warnings
+
+from .batches import BatchReader
 
 Found = tuple[Mapping[str, Any], Any, Any]
 """Losses by native name, predictions, targets: of one batch."""
@@ -19,21 +24,23 @@ Found = tuple[Mapping[str, Any], Any, Any]
 Predict = Callable[[Any, Any], Found]
 """``predict(model, batch) -> (losses, predictions, targets)``."""
 
+ADVICE = "pass predict=, a function of (model, batch) that returns losses, predictions, targets"
+
 AUXILIARY_WEIGHT = 0.5
 """Of torchvision's auxiliary segmentation head in the objective of its reference training."""
 
 
-def detect(model: nn.Module, batch: Any, labels: Sequence[int]) -> Found:
+def detect(model: nn.Module, images: Any, targets: Any, labels: Sequence[int]) -> Found:
     """Losses, detections and targets of a torchvision detector, in the original image's frame.
 
     Args:
         model: on any device.
-        labels: of the classes. Detections of others are none: RetinaNet and FCOS score label 0, the
-            background, like any other, and COCO's models score the labels that name nothing.
-        batch: images (N tensors) and targets (N dicts), as for training; a target's ``orig_size``
-            (height, width) says that the data set resized the image.
+        images: N tensors (3, H, W).
+        targets: N dicts, as for training; ``orig_size`` (height, width) means that the data set
+            resized the image.
+        labels: of the classes. Detections of others are left out: RetinaNet and FCOS score label 0,
+            the background, like any other, and COCO's models score labels without a class.
     """
-    images, targets = _pair(batch)
     device = next(model.parameters()).device
     images = [image.to(device) for image in images]
     losses, detections = test_losses(model, images, [_moved(target, device) for target in targets])
@@ -74,32 +81,75 @@ def original_frame(
     return scaled[0], scaled[1]
 
 
-def segment(model: nn.Module, batch: Any, criterion: Callable[[Any, Any], Any] | None) -> Found:
+class Criterion:
+    """The criterion of a semantic training, called as the training calls it.
+
+    Args:
+        function: ``criterion(outputs, targets)``, a scalar or a dict of scalars; it gets what the
+            model gave, or the logits where it takes no dict.
+        warnings: where an error of it is counted; it costs the losses that come from it.
+    """
+
+    def __init__(self, function: Callable[[Any, Any], Any], warnings: Warnings) -> None:
+        self._function, self._warnings = function, warnings
+
+    def __call__(self, outputs: Any, targets: Tensor) -> dict[str, Any]:
+        """The losses of a batch by name, empty where the criterion raises."""
+        if isinstance(outputs, Mapping):
+            with suppress(Exception):  # it takes no dict
+                return of_criterion(self._function(outputs, targets))
+        try:
+            return self._of_logits(outputs, targets)
+        except Exception as error:
+            given = f"{_form(main_output(outputs, targets))}, {_form(targets)}"
+            name = getattr(self._function, "__name__", type(self._function).__name__)
+            self._warnings.count_error(
+                "criterion=", f"{name}({given}) raised {type(error).__name__}: {error}"
+            )
+            return {}
+
+    def _of_logits(self, outputs: Any, targets: Tensor) -> dict[str, Any]:
+        """Of each output, weighted as in torchvision's reference training."""
+        losses = of_criterion(self._function(main_output(outputs, targets), targets))
+        if isinstance(outputs, Mapping) and "aux" in outputs:
+            auxiliary = self._function(main_output(outputs["aux"], targets), targets)
+            losses["auxiliary"] = AUXILIARY_WEIGHT * sum(of_criterion(auxiliary).values())
+        return losses
+
+
+def _form(value: Any) -> str:
+    return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+
+
+def ignored_by(criterion: Any) -> int | None:
+    """The label of 0 or more that ``criterion``, or a part of it, ignores; None where there is none.
+
+    Parts are the modules inside, and the keywords of a `functools.partial`.
+    """
+    parts = list(criterion.modules()) if isinstance(criterion, nn.Module) else [criterion]
+    keywords = getattr(criterion, "keywords", {})
+    labels = {getattr(part, "ignore_index", None) for part in parts} | {
+        keywords.get("ignore_index")
+    }
+    named = {label for label in labels if isinstance(label, int) and label >= 0}
+    return named.pop() if len(named) == 1 else None
+
+
+def segment(model: Any, images: Any, targets: Any, criterion: Criterion | None) -> Found:
     """Losses, logits and targets of a semantic model in eval mode.
 
     Args:
         model: gives logits (N, C, H, W), or a dict with ``out`` and perhaps ``aux``.
-        batch: images (N, 3, H, W) and integer targets (N, H, W).
-        criterion: ``criterion(logits, targets)``, a scalar or a dict of scalars.
+        images: (N, 3, H, W).
+        targets: integers (N, H, W).
+        criterion: for the losses.
     """
-    images, targets = _pair(batch)
     device = next(model.parameters()).device
     targets = targets.to(device)
     with torch.no_grad():
         outputs = model(images.to(device))
-        losses = criterion_losses(criterion, outputs, targets) if criterion else {}
+        losses = criterion(outputs, targets) if criterion else {}
     return losses, main_output(outputs, targets), targets
-
-
-def criterion_losses(
-    criterion: Callable[[Any, Any], Any], outputs: Any, targets: Any
-) -> dict[str, Any]:
-    """What ``criterion`` says of each output, weighted as in torchvision's reference training."""
-    losses = of_criterion(criterion(main_output(outputs, targets), targets))
-    if isinstance(outputs, Mapping) and "aux" in outputs:
-        auxiliary = criterion(main_output(outputs["aux"], targets), targets)
-        losses["auxiliary"] = AUXILIARY_WEIGHT * sum(of_criterion(auxiliary).values())
-    return losses
 
 
 def main_output(outputs: Any, targets: Tensor) -> Tensor:
@@ -109,8 +159,7 @@ def main_output(outputs: Any, targets: Tensor) -> Tensor:
     if not isinstance(outputs, Tensor) or outputs.ndim != 4:
         what = f"a tensor {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs)
         raise ValueError(
-            f"the model's output is {what}, not logits (N, C, H, W) nor a dict with 'out'; pass "
-            "predict=, a function of (model, batch) that returns losses, predictions, targets"
+            f"the model's output is {what}, not logits (N, C, H, W) nor a dict with 'out'; {ADVICE}"
         )
     size = targets.shape[-2:]
     if outputs.shape[-2:] == size:
@@ -138,34 +187,34 @@ def of_criterion(losses: Any) -> dict[str, Any]:
 
 
 def predictor(
-    model: Any,
-    task: str,
-    labels: Sequence[int],
-    criterion: Callable[[Any, Any], Any] | None = None,
+    model: Any, run: Run, criterion: Callable[[Any, Any], Any] | None, reader: BatchReader
 ) -> Predict:
-    """How to measure ``model``, whose classes have ``labels``.
+    """How boxscore measures a batch of ``model`` by itself.
 
     Raises:
-        ValueError: where boxscore does not know, with what to pass.
+        ValueError: where it cannot, with what to pass.
     """
-    if task == "semantic-segmentation":
-        return lambda model, batch: segment(model, batch, criterion)
+    labels = list(run.names)
+    if run.task == "semantic-segmentation":
+        if criterion is None:
+            run.warnings.warn_once("criterion", "without criterion= the test set has no total loss")
+        measure = criterion and Criterion(criterion, run.warnings)
+        return lambda model, batch: segment(model, *_pair(batch, reader), measure)
     if is_torchvision_detector(model):
-        return lambda model, batch: detect(model, batch, labels)
+        return lambda model, batch: detect(model, *_pair(batch, reader), labels)
     raise ValueError(
-        f"boxscore does not know how to get test losses and detections from "
-        f"{type(unwrapped(model)).__name__}; pass predict=, a function of (model, batch) that "
-        "returns losses, predictions, targets"
+        f"boxscore has no way to get test losses and detections from "
+        f"{type(unwrapped(model)).__name__}; {ADVICE}"
     )
 
 
-def _pair(batch: Any) -> tuple[Any, Any]:
-    if not isinstance(batch, Sequence) or len(batch) < 2:
+def _pair(batch: Any, reader: BatchReader) -> tuple[Any, Any]:
+    pair = reader.images(batch), reader.targets(batch)
+    if pair[0] is None or pair[1] is None:
         raise ValueError(
-            f"a batch of the loader is a {type(batch).__name__}, not (images, targets); pass "
-            "predict=, a function of (model, batch) that returns losses, predictions, targets"
+            f"a batch of the loader is a {type(batch).__name__}, not (images, targets); {ADVICE}"
         )
-    return batch[0], batch[1]
+    return pair
 
 
 def _moved(target: Mapping[str, Any], device: torch.device) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from typing import Any
 
 from boxscore import distributed
 from boxscore.fingerprint import Fingerprint
+
+AT_ONCE = 1024
+"""How many ids are read at a time."""
 
 
 class Progress:
@@ -27,7 +29,6 @@ class Progress:
         self.ids_known = False
         self._skip_epoch = False
         self._unread: list[Any] = []
-        self._last = (time.perf_counter(), 0)
 
     def saw(self, images: int, ids: Iterable[Any] = ()) -> None:
         """Count one batch; ids that are tensors are read when that costs nothing."""
@@ -35,12 +36,23 @@ class Progress:
         self.images += images
         if not (self.ids_known or self._skip_epoch):
             self._unread += [image_id for image_id in ids if image_id is not None]
+            if len(self._unread) >= AT_ONCE:
+                self.read_ids()
+
+    def count(self, images: int, *, batches: int = 0) -> None:
+        """Count ``images`` and ``batches`` more, or less."""
+        self.images += images
+        self.batches += batches
 
     def read_ids(self) -> None:
-        """Take in the ids that were seen."""
-        for image_id in self._unread:
+        """Take the ids that were seen, with one synchronisation for all that are tensors."""
+        unread, self._unread = self._unread, []
+        if unread and all(hasattr(i, "detach") and i.numel() == 1 for i in unread):
+            import torch
+
+            unread = torch.stack([i.detach().reshape(()) for i in unread]).tolist()
+        for image_id in unread:
             self.train_ids.add(image_id)
-        self._unread.clear()
 
     def epoch_ended(self, step: int) -> None:
         """The first whole epoch tells which images are trained on, in all processes together."""
@@ -48,28 +60,11 @@ class Progress:
             self._skip_epoch = False
         elif not self.ids_known:
             self.read_ids()
-            for other in distributed.meet("ids of the train set", self.train_ids, step):
-                self.train_ids.merge(other)
+            shares = distributed.meet("ids of the train set", self.train_ids, step)
+            self.train_ids = Fingerprint()
+            for share in shares:
+                self.train_ids.merge(share)
             self.ids_known = True
-
-    def values(self, step: int, paused: float) -> dict[str, float]:
-        """``images_seen`` and ``images_per_second``, of all processes, at ``step``.
-
-        Args:
-            step: optimizer steps so far.
-            paused: seconds that went to evaluations since the beginning.
-        """
-        now, images = (
-            time.perf_counter() - paused,
-            sum(distributed.meet("images", self.images, step)),
-        )
-        before, seen = self._last
-        self._last = (now, images)
-        self.read_ids()
-        return {
-            "images_seen": float(images),
-            "images_per_second": (images - seen) / max(now - before, 1e-9),
-        }
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps, in plain JSON types."""
@@ -80,4 +75,3 @@ class Progress:
         self.images, self.batches = state["images"], state["batches"]
         self.ids_known = state["ids_known"]
         self._skip_epoch = self.batches > 0
-        self._last = (time.perf_counter(), self.images * distributed.size())

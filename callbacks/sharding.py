@@ -179,41 +179,9 @@ def own_images(loader: Any) -> int | None:
     return None
 
 
-def own_part(batch: Any, left: int | None) -> Any:
-    """``batch`` less what is repeated at its end, so that its losses are those of its own images.
-
-    Args:
-        batch: (images, targets), or what cannot be cut.
-        left: how many images are no repeats; None is all of them.
-
-    Returns:
-        the part; all of it where nothing is left: processes may have to compute it together.
-    """
-    if not left or left >= images_in(batch) or not isinstance(batch, list | tuple):
-        return batch
-    picked = range(left)
-    return rows(batch[0], picked), rows(batch[1], picked), *batch[2:]
-
-
-def images_in(batch: Any) -> int:
-    """How many images a batch holds: (images, targets), or a mapping by name."""
-    if isinstance(batch, Mapping):
-        named = (batch.get(name) for name in ("pixel_values", "images", "image"))
-        return next((len(images) for images in named if images is not None), 0)
-    return length(batch[0]) if isinstance(batch, list | tuple) and batch else length(batch)
-
-
 def images_of(loader: Any) -> int:
     """How many images ``loader`` gives."""
     return length(getattr(loader, "dataset", ())) or sum(len(batch[1]) for batch in loader)
-
-
-def length(items: Any) -> int:
-    """How many ``items`` there are, 0 where that is not known."""
-    try:
-        return len(items)
-    except TypeError:
-        return 0
 
 
 def lowest(ids: Sequence[str], count: int) -> list[int]:
@@ -238,13 +206,3 @@ class _Subset:
             start += len(targets)
             if picked:
                 yield rows(images, picked), rows(targets, picked), *rest
-
-
-def ids_of(targets: Any) -> list[Any]:
-    """The ids that a batch's targets bear, None for those that bear none."""
-    return [t.get("image_id") if isinstance(t, Mapping) else None for t in targets]
-
-
-def rows(batch: Any, picked: Sequence[int]) -> Any:
-    """The ``picked`` images of a batch, a tensor or a list."""
-    return batch[list(picked)] if hasattr(batch, "shape") else [batch[n] for n in picked]

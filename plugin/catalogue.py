@@ -33,6 +33,7 @@ class Measure:
         range: lowest and highest possible value.
         tasks: where it applies.
         part: whether it is a weighted contribution to the objective, so that `total` sums it.
+        per_class: whether the trackers show it for each class too.
         source: who defines it.
     """
 
@@ -46,6 +47,11 @@ class Measure:
     tasks: tuple[Task, ...]
     part: bool
     source: str
+    per_class: bool = False
+
+
+_PER_CLASS = ("box_AP", "mask_AP", "IoU", "F1")
+"""Further ones for each class would make an experiment too large for MLflow."""
 
 
 def _loss(
@@ -66,7 +72,7 @@ def _loss(
 def _metric(name: str, definition: str, tasks: tuple[Task, ...], source: str) -> Measure:
     return Measure(
         name, definition, "metric", "higher", "fingerprint", "fraction", (0.0, 1.0), tasks, False,
-        source,
+        source, per_class=name in _PER_CLASS,
     )  # fmt: skip
 
 

@@ -1,47 +1,53 @@
-"""One pass over an evaluated set: its figures, its losses, and which set it was."""
+"""One pass over an evaluated set: batches in, `Results` out."""
 
 from __future__ import annotations
 
-import math
+import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from .fingerprint import Fingerprint, detection_content, label_map_content
+from . import distributed, keys
+from .catalogue import CATALOGUE
 from .losses.window import Sums
-from .metric import Metric
+from .metric import Metric, TaskMetric
+from .records import Point
 
 if TYPE_CHECKING:
     from .catalogue import Task
 
+PerClass = int | Literal["all"]
+"""How many classes get points of their own."""
+
 
 @dataclass(slots=True)
 class Share:
-    """What one process saw of an evaluated set; shares merge into the whole.
+    """What one process measured of an evaluated set; shares merge into the whole.
 
     Attributes:
-        metric: the figures' state.
-        fingerprint: which images came.
-        losses: their losses by native name, weighted by images, or by valid pixels.
-        images: how many came.
-        batch_size: the largest batch.
-        complete: whether every batch could be measured.
+        task_metric: the documented metrics' state, which gives the fingerprint.
+        further: the states of metrics that are measured beside it.
+        losses: by framework name, weighted by images, or by valid pixels.
+        images: how many were read.
+        batch_size: of the largest batch.
+        complete: whether every batch was measured.
     """
 
-    metric: Metric
-    fingerprint: Fingerprint
-    losses: Sums
-    images: int
-    batch_size: int
-    complete: bool
+    task_metric: TaskMetric
+    further: Sequence[Metric] = ()
+    losses: Sums = field(default_factory=Sums)
+    images: int = 0
+    batch_size: int = 0
+    complete: bool = True
 
     def merge(self, other: Share) -> None:
-        """Take in what another process saw."""
-        self.metric.merge(other.metric)
-        self.fingerprint.merge(other.fingerprint)
+        """Add what another process measured."""
+        self.task_metric.merge(other.task_metric)
+        for mine, theirs in zip(self.further, other.further, strict=True):
+            mine.merge(theirs)
         self.losses = Sums.of([self.losses, other.losses])
         self.images += other.images
         self.batch_size = max(self.batch_size, other.batch_size)
@@ -50,88 +56,116 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """What an evaluated set gave, as every process is told it.
+    """What an evaluated set gave, the same on every process.
 
     Attributes:
-        images: how many came.
-        losses: by native name.
-        figures: by catalogue name, empty where the set is not complete.
+        images: how many were read.
+        losses: by framework name.
+        metrics: by catalogue name, empty where a batch could not be measured.
         per_class: by class name, then by catalogue name.
-        digest: the set's fingerprint.
-        ids: of the images, empty where they have none.
-        batch_size: the largest batch.
+        counts: objects or pixels of ground truth by class name.
+        fingerprint: twelve hex digits, ``""`` where a batch could not be measured.
+        contents: content digests by image id, empty where images have no ids.
+        batch_size: of the largest batch.
+        seconds: from the first batch to the last, on this process.
+        metric: the task metric's state, merged on the first process.
     """
 
     images: int
     losses: dict[str, float]
-    figures: dict[str, float]
+    metrics: dict[str, float]
     per_class: dict[str, dict[str, float]]
-    digest: str
-    ids: frozenset[str]
+    counts: dict[str, int]
+    fingerprint: str
+    contents: Mapping[str, str]
     batch_size: int
+    seconds: float
+    metric: TaskMetric
 
     @classmethod
-    def of(cls, shares: Sequence[Share]) -> Self:
-        """Merge ``shares`` into the first of them and work out what they give together."""
+    def of(cls, shares: Sequence[Share], seconds: float) -> Self:
+        """Merge ``shares`` into the first of them and compute its metrics."""
         whole = shares[0]
         for share in shares[1:]:
             whole.merge(share)
-        metric = whole.metric
-        measured = whole.complete and whole.images
+        first, is_measured = whole.task_metric, whole.complete and whole.images
+        measured = (first, *whole.further) if is_measured else ()
+        per_class: dict[str, dict[str, float]] = {}
+        for metric in measured:
+            for name, values in metric.per_class().items():
+                per_class.setdefault(name, {}).update(values)
         return cls(
-            whole.images,
-            whole.losses.means(),
-            metric.compute() if measured else {},
-            metric.per_class() if measured else {},
-            whole.fingerprint.digest(metric.protocol) if measured else "",
-            whole.fingerprint.ids,
-            whole.batch_size,
+            images=whole.images,
+            losses=whole.losses.means(),
+            metrics={name: v for metric in measured for name, v in metric.compute().items()},
+            per_class=per_class,
+            counts=first.counts() if is_measured else {},
+            fingerprint=first.evaluated.digest(first.protocol) if is_measured else "",
+            contents=first.evaluated.contents,
+            batch_size=whole.batch_size,
+            seconds=seconds,
+            metric=first,
         )
+
+    def points(
+        self, dataset: str, split: str, fingerprint: str, step: int, *, per_class: PerClass
+    ) -> list[Point]:
+        """The metrics of the set, and those of its most frequent classes that trackers show."""
+        now = time.time()
+        scope = keys.metric_scope(dataset, split, fingerprint)
+        points = [Point(n, value, step, split, now, scope) for n, value in self.metrics.items()]
+        scope = keys.metric_scope(dataset, split, fingerprint, per_class=True)
+        frequent = sorted(self.per_class, key=lambda name: -self.counts.get(name, 0))
+        for name in frequent[: None if per_class == "all" else per_class]:
+            points += [
+                Point(keys.class_measure(measure, name), value, step, split, now, scope)
+                for measure, value in self.per_class[name].items()
+                if measure in CATALOGUE and CATALOGUE[measure].per_class
+            ]
+        return points
+
+    def write_table(self, path: Path) -> Path:
+        """Write every class with every metric to ``path``, as JSON columns and rows."""
+        names = list(dict.fromkeys(name for row in self.per_class.values() for name in row))
+        rows = [
+            [name, self.counts.get(name), *(row.get(column) for column in names)]
+            for name, row in self.per_class.items()
+        ]
+        table = {"columns": ["class", "ground_truth", *names], "data": rows}
+        path.write_text(json.dumps(table), encoding="utf-8")
+        return path
 
 
 class Evaluation:
-    """Takes batches, and on leaving the ``with`` block hands its results on.
+    """Takes the batches of one evaluated set, however it is shared out over processes.
 
-    What raises inside the block is raised on, and nothing is recorded: half an evaluated set has no
-    figures. Where several processes train together, each opens an evaluation and updates it with
-    its own share of the set, however small; the first one records the whole.
+    Where several processes train together each makes an evaluation and updates it with its own
+    share of the set, however small.
 
     Attributes:
         split: ``"train"``, ``"test"`` or ``"test-<name>"``.
         step: optimizer steps so far.
-        metric: the figures' state.
-        fingerprint: the images so far.
-        images: how many came.
-        complete: whether every batch could be measured; if not, only losses are recorded.
-        share: what this process saw, None before the end or where an error ended it.
-        results: what all processes together found, None before the end.
-        measured: the losses and figures that were logged, by catalogue name.
+        share: what this process measured so far.
     """
 
     def __init__(
         self,
-        metric: Metric,
-        names: Mapping[int, str],
+        task_metric: TaskMetric,
+        further: Sequence[Metric] = (),
         *,
         task: Task,
         split: str,
         step: int,
-        done: Callable[[Evaluation], None],
+        ignore_index: int | None = 255,
     ) -> None:
-        self.metric, self.split, self.step = metric, split, step
-        self.fingerprint = Fingerprint()
-        self.complete = True
-        self.share: Share | None = None
-        self.results: Results | None = None
-        self.measured: dict[str, float] = {}
-        self.images = 0
-        self.batch_size = 0
-        self.seconds = 0.0
-        self._names, self._done = names, done
+        self.split, self.step = split, step
+        self.share = Share(task_metric, further)
         self._semantic = task == "semantic-segmentation"
+        self._ignore_index = ignore_index
         self._losses: list[tuple[Mapping[str, Any], Any]] = []
         self._start = time.perf_counter()
-        metric.reset()
+        for metric in (task_metric, *further):
+            metric.reset()
 
     def update(
         self,
@@ -141,135 +175,95 @@ class Evaluation:
         *,
         image_ids: Sequence[object] | None = None,
     ) -> None:
-        """Take in one batch.
+        """Measure one batch.
 
         Args:
             predictions: detection: N dicts ``boxes`` (xyxy, pixels), ``scores``, ``labels`` and for
                 instances ``masks``; semantic: logits (N, C, H, W).
             targets: detection: N dicts ``boxes``, ``labels`` and where there are ``masks``,
                 ``iscrowd``, ``area``, ``image_id``; semantic: integers (N, H, W).
-            losses: the batch's losses by native name, floats or tensors; their mean is weighted by
-                images, or by valid pixels for semantic models.
-            image_ids: of the N images, where the targets bear none.
+            losses: the batch's losses by framework name, floats or tensors; their mean is weighted
+                by images, or by valid pixels for semantic models.
+            image_ids: of the N images, where the targets have none.
 
         Raises:
-            ValueError: naming image, field and value; nothing of the batch is then kept.
+            ValueError: naming image, field and value; the metrics then hold nothing of the batch.
         """
         if image_ids is not None and len(image_ids) != len(targets):
             raise ValueError(f"{len(image_ids)} image ids for {len(targets)} targets")
-        self.metric.update(predictions, targets)
-        self.images += len(targets)
-        self.batch_size = max(self.batch_size, len(targets))
-        for target, image_id in zip(targets, image_ids or [None] * len(targets), strict=True):
-            own = None if self._semantic else target.get("image_id")
-            known = image_id if own is None else own
-            ids_suffice = self.split == "train" and known is not None
-            describe = label_map_content if self._semantic else detection_content
-            content = b"" if ids_suffice else describe(target, self._names)
-            self.fingerprint.add(known, content)
+        self.share.task_metric.update(predictions, targets, image_ids)
+        for metric in self.share.further:
+            metric.update(predictions, targets)
+        self.share.images += len(targets)
+        self.share.batch_size = max(self.share.batch_size, len(targets))
         self._add_losses(predictions, targets, losses)
 
     def skip(self, predictions: Any, targets: Any, losses: Mapping[str, Any] | None = None) -> None:
-        """Take in a batch's losses only, and give up the figures: the set is not complete."""
-        self.give_up(len(targets))
-        with suppress(ValueError, RuntimeError):  # what cannot be measured was told already
+        """Take a batch's losses only; the set then has no metrics."""
+        self.drop(len(targets))
+        with suppress(ValueError, RuntimeError):  # the error of the metric was reported already
             self._add_losses(predictions, targets, losses)
 
-    def give_up(self, images: int) -> None:
-        """Count ``images`` that cannot be measured: the set then has no figures."""
-        self.complete = False
-        self.images += images
+    def drop(self, images: int) -> None:
+        """Count ``images`` that could not be measured; the set then has no metrics."""
+        self.share.complete = False
+        self.share.images += images
 
     def _add_losses(self, predictions: Any, targets: Any, losses: Mapping[str, Any] | None) -> None:
         if self.split == "train":  # its losses come from the training steps
             return
         if self._semantic:
-            ignore_index: int | None = self.metric.ignore_index  # type: ignore[attr-defined]
-            measured = semantic_losses(predictions, targets, ignore_index=ignore_index)
-            self._losses.append(
-                ({**(losses or {}), **measured}, valid_pixels(targets, ignore_index))
-            )
+            from .losses.semantic import count_valid, semantic_losses
+
+            measured = semantic_losses(predictions, targets, ignore_index=self._ignore_index)
+            weight = count_valid(targets, self._ignore_index)
+            self._losses.append(({**(losses or {}), **measured}, weight))
         elif losses:
             self._losses.append((losses, len(targets)))
 
-    def _share(self) -> Share:
-        """What this process saw."""
-        sums = Sums()
-        for values, weight in self._losses:
-            heavy = float(weight)
-            for name, value in values.items():
-                share = min(heavy, 1.0) if name == "dice" else heavy
-                if share:
-                    sums.add(name, _number(value) * share, share)
-        seen = self.fingerprint, sums, self.images, self.batch_size, self.complete
-        return Share(self.metric, *seen)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is None or isinstance(error, Exception):  # else the process is about to end
-            self.conclude(failed=error is not None)
-
-    def conclude(self, *, failed: bool = False) -> None:
-        """Hand the results on; leaving the ``with`` block does it by itself.
+    def finish(self, *, failed: bool = False) -> Results | None:
+        """Merge what every process measured; each of them must call it.
 
         Args:
-            failed: whether something went wrong, so that nothing may be recorded.
+            failed: whether this process could not measure its share.
+
+        Returns:
+            the results, or None where ``failed``.
+
+        Raises:
+            RuntimeError: another process could not measure its share.
+            ValueError: no image was read.
         """
-        self.seconds = time.perf_counter() - self._start
-        error = None
+        seconds = time.perf_counter() - self._start
+        error: Exception | None = None
         try:
-            self.share = None if failed else self._share()
-        except Exception as trouble:  # told once the other processes know that this one has none
-            error = trouble
-        self._done(self)
+            failed or self._sum_losses()
+        except Exception as raised:  # raised again once the other processes have been told
+            failed, error = True, raised
+        ends = distributed.meet(f"end of {self.split}", failed, self.step)
         if error is not None:
             raise error
+        if failed:
+            return None
+        if any(ends) or len(ends) < distributed.size():
+            raise RuntimeError(f"another process could not evaluate its share of {self.split!r}")
+        shares = distributed.to_first(self.share)
+        results = distributed.from_first(lambda: Results.of(shares, seconds))
+        if not results.images:
+            raise ValueError(f"no image was read of {self.split!r}: its loader is empty")
+        return replace(results, metric=self.share.task_metric)
+
+    def _sum_losses(self) -> None:
+        for values, weight in self._losses:
+            pixels = float(weight)
+            for name, value in values.items():
+                weighs = min(pixels, 1.0) if name == "dice" else pixels
+                if weighs:
+                    self.share.losses.add(name, _number(value) * weighs, weighs)
+        self._losses.clear()
 
 
 def _number(value: Any) -> float:
-    """A loss as a number; of several elements, as DataParallel gives one for each, the mean."""
+    """A loss as a number; of several elements, one for each replica of DataParallel, the mean."""
     several = hasattr(value, "detach") and value.numel() > 1
     return float(value.detach().float().mean() if several else value)
-
-
-def new_metric(task: Task, names: Mapping[int, str], ignore_index: int | None) -> Metric:
-    """What measures ``task``, with no image yet."""
-    if task == "semantic-segmentation":
-        from .segmentation import SegmentationMetrics
-
-        return SegmentationMetrics(names, ignore_index=ignore_index)
-    from .detection import DetectionMetrics
-
-    return DetectionMetrics(names, masks=task == "instance-segmentation")
-
-
-def valid_pixels(targets: Any, ignore_index: int | None) -> Any:
-    """How many pixels of ``targets`` (N, H, W) count, on their device."""
-    return math.prod(targets.shape) if ignore_index is None else (targets != ignore_index).sum()
-
-
-def semantic_losses(logits: Any, targets: Any, *, ignore_index: int | None) -> dict[str, Any]:
-    """Focal, cross-entropy and Dice loss of one batch, as scalars on the logits' device.
-
-    Args:
-        logits: (N, C, H, W); C = 1 means two classes through a sigmoid.
-        targets: integers (N, H, W).
-        ignore_index: pixels with it count nowhere.
-    """
-    import torch
-
-    from .losses.semantic import cross_entropy_loss, dice_loss, focal_loss
-
-    with torch.no_grad():
-        return {
-            "focal": focal_loss(logits, targets, ignore_index=ignore_index),
-            "cross_entropy": cross_entropy_loss(logits, targets, ignore_index=ignore_index),
-            "dice": dice_loss(logits, targets, ignore_index=ignore_index),
-        }

@@ -1,10 +1,15 @@
-"""The protocol of a metric: state that batches update, that merges, and from which figures come."""
+"""The protocol of a metric: state that batches update, that merges, and that gives values."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from .catalogue import Task
+
+if TYPE_CHECKING:
+    from .fingerprint import Fingerprint
 
 Classes = Mapping[int, str] | Sequence[str]
 """Names by label: a mapping, or a sequence whose index is the label."""
@@ -14,34 +19,83 @@ NO_CLASS = ("__background__", "N/A")
 
 
 class Metric(Protocol):
-    """Figures of one task over one evaluated set.
+    """Values of one evaluated set: its state takes batches, merges, and gives the values.
 
-    ``a.merge(b)`` leaves in ``a`` what one state would hold that had seen both their images, to the
-    last bit, whatever the partition and the order. A call that raises leaves the state as it was.
-    Metrics pickle, for gathering between processes.
+    ``a.merge(b)`` leaves in ``a`` the state of one object that had measured both their images, to
+    the last bit, whatever the partition and the order. A call that raises leaves the state as it
+    was. Metrics pickle, to be gathered between processes.
     """
+
+    def update(self, predictions: Any, targets: Any) -> None:
+        """Measure one batch of N images, as `boxscore.evaluation.Evaluation.update` takes it.
+
+        Raises:
+            ValueError: naming image, field and value.
+        """
+
+    def merge(self, other: Self) -> None:
+        """Add all that ``other`` has measured."""
+
+    def compute(self) -> dict[str, float]:
+        """The values by catalogue name; what is undefined is absent."""
+
+    def per_class(self) -> dict[str, dict[str, float]]:
+        """The values by class name, then by catalogue name; what is undefined is absent."""
+
+    def reset(self) -> None:
+        """Forget every image."""
+
+
+class TaskMetric(Metric, Protocol):
+    """The documented metrics of a task, which tell the evaluated set apart from others."""
 
     @property
     def protocol(self) -> str:
         """What differs from the default protocol, ``""`` for nothing; part of the fingerprint."""
 
-    def update(self, predictions: Any, targets: Any) -> None:
-        """Take in one batch. Raises `ValueError` naming image, field and value."""
+    @property
+    def evaluated(self) -> Fingerprint:
+        """Which images and ground truth were measured."""
 
-    def merge(self, other: Self) -> None:
-        """Take in all that ``other`` has seen."""
+    def update(self, predictions: Any, targets: Any, image_ids: Any = None) -> None:
+        """Measure one batch; ``image_ids`` of the N images, where the targets have none."""
 
-    def compute(self) -> dict[str, float]:
-        """The figures by catalogue name; what is undefined is absent."""
-
-    def per_class(self) -> dict[str, dict[str, float]]:
-        """The figures by class name, then by catalogue name; what is undefined is absent."""
-
-    def reset(self) -> None:
-        """Forget every image."""
+    def counts(self) -> dict[str, int]:
+        """How many objects, or pixels, of ground truth each class has, by class name."""
 
     def save(self, path: Path) -> None:
         """Write the state as ``.npz``, readable with ``allow_pickle=False``."""
+
+
+MetricFactory = Callable[[Mapping[int, str], int | None], Metric]
+"""From the classes by label and ``ignore_index`` to a metric without an image."""
+
+
+def _boxes(names: Mapping[int, str], _: int | None) -> TaskMetric:
+    from .detection import DetectionMetrics
+
+    return DetectionMetrics(names)
+
+
+def _boxes_and_masks(names: Mapping[int, str], _: int | None) -> TaskMetric:
+    from .detection import DetectionMetrics
+
+    return DetectionMetrics(names, masks=True)
+
+
+def _pixels(names: Mapping[int, str], ignore_index: int | None) -> TaskMetric:
+    from .segmentation import SegmentationMetrics
+
+    return SegmentationMetrics(names, ignore_index=ignore_index)
+
+
+METRICS: dict[Task, tuple[MetricFactory, ...]] = {  # a task's first is its `TaskMetric`
+    "detection": (_boxes,),
+    "instance-segmentation": (_boxes_and_masks,),
+    "semantic-segmentation": (_pixels,),
+}
+"""What measures each task. The first entry gives the fingerprint; a further one is measured beside
+it on each split, logged and summarised under its catalogue names."""
 
 
 def class_names(classes: Classes, *, without: Iterable[str] = ()) -> dict[int, str]:

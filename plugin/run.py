@@ -1,40 +1,42 @@
-"""One training run: the only object that a callback needs. It names, times and hands on."""
+"""One training run: it names and times values, and logs them."""
 
 from __future__ import annotations
 
 import atexit
 import os
+import tempfile
+import time
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
-from math import isnan
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from . import distributed, keys, points
-from .catalogue import CATALOGUE, TASKS, Task
+from . import distributed, keys
+from .catalogue import TASKS, Task, documented
 from .exit_status import ended, last_error
 from .identity import Identity
-from .keys import folder, legal, originals
-from .logger import Logger, Resumable, Status
-from .losses.names import unknown
-from .losses.parts import fold
+from .latest import Latest
+from .logger import Logger, Status
+from .losses.objective import Objective, first_nan
 from .losses.window import Sums, Window
-from .metric import NO_CLASS, Classes, Metric, class_names
-from .records import Item, Point, RunStart, Tag, unrecorded
+from .metric import METRICS, NO_CLASS, Classes, Metric, TaskMetric, class_names
+from .records import File, Item, Point, RunStart, Tag
 from .schedule import Every
 from .warn import OnError, Warnings
 
 if TYPE_CHECKING:
     import torch
 
-    from .evaluation import Evaluation, Results
+    from .evaluation import Evaluation, PerClass, Results
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 
 class Run:
-    """Name, time and hand on what a training observes.
+    """Name, time and log what a training observes.
 
     >>> from boxscore.loggers import MemoryLogger
     >>> memory = MemoryLogger()
@@ -51,10 +53,9 @@ class Run:
 
     Attributes:
         identity: what is trained.
-        latest: the test set's last value by catalogue name.
-        best: the test set's best value by catalogue name.
-        main: the split whose figures `latest`, `best` and the summary tell.
-        left_open: how a run ended whose process exits well without closing it.
+        values: the latest and the best of the main test set.
+        step: optimizer steps so far.
+        warnings: the run's.
     """
 
     def __init__(
@@ -69,28 +70,34 @@ class Run:
         optimizer: torch.optim.Optimizer | None = None,
         experiment: str | None = None,
         fingerprint: str | None = None,
-        metric: Metric | None = None,
+        metric: TaskMetric | None = None,
         ignore_index: int | None = 255,
+        per_class: PerClass = 20,
         on_error: OnError = "warn",
+        warnings: Warnings | None = None,
+        status_if_not_closed: Status = "FINISHED",
     ) -> None:
-        """Prepare a run; it opens its loggers when it is entered or first has something to say.
+        """Prepare a run; it opens its loggers when it is entered, or at the first item.
 
         Args:
             identity: what is trained; decides with which runs losses share a chart.
             task: ``"detection"``, ``"instance-segmentation"`` or ``"semantic-segmentation"``.
             dataset: the user's name for the data.
             classes: names by label.
-            loggers: where items go.
+            loggers: destinations.
             log_every: when a train point is due.
             optimizer: gives the regularization loss and the learning rate.
-            experiment: the shelf in MLflow, by default ``dataset``.
-            fingerprint: of the test set, instead of the gathered one.
-            metric: what evaluations measure with, instead of the task's own.
+            experiment: in MLflow, by default ``dataset``.
+            fingerprint: of the main test set, instead of the gathered one.
+            metric: measures the test set instead of the task's own.
             ignore_index: of semantic targets.
-            on_error: whether a logger's trouble is a warning, or raised.
+            per_class: how many classes, the most frequent first, get points; ``"all"`` for all.
+            on_error: whether a logger's error is a warning, or raised.
+            warnings: the callback's, instead of new ones with ``on_error``.
+            status_if_not_closed: of a run whose process exits well without closing it.
 
         Raises:
-            ValueError: for an unknown task, or classes that are none.
+            ValueError: for an unknown task, or invalid classes.
         """
         if task not in TASKS:
             raise ValueError(f"task: {task!r} is none of {', '.join(TASKS)}")
@@ -102,104 +109,257 @@ class Run:
             raise ValueError("log_every: train losses are logged in steps, not epochs")
         self.id = uuid.uuid4().hex
         self.step = 0
-        self.latest: dict[str, float] = {}
-        self.best: dict[str, float] = {}
+        self.values = Latest()
         self.is_open = False
-        self.main = "test"
-        self.left_open: Status = "FINISHED"
+        self.warnings = warnings or Warnings(on_error)
+        self._group = identity.group
+        self._status_if_not_closed: Status = status_if_not_closed
         self._is_over = False
         self._is_resumed = False
         self._process = 0
-        self.warnings = Warnings(on_error)
         self._loggers = tuple(loggers)
-        self._recorded: dict[int, Mapping[str, int]] = {}
-        self._optimizer = optimizer
+        self._objective = Objective(optimizer, task, self.warnings)
         self._experiment = experiment or dataset
         self._fingerprint = fingerprint and keys.word(fingerprint)
-        self._metrics = {} if metric is None else {"test": metric}
         self._ignore_index = ignore_index
-        self._trained = 0
+        self._per_class = per_class
+        self._metrics: dict[str, TaskMetric] = {} if metric is None else {"test": metric}
+        self._further: dict[str, tuple[Metric, ...]] = {}
         self._window = Window()
+        self._trained = 0
+        self._images = 0
+        self._last_images = (time.perf_counter(), 0)
         self._tags: dict[str, str] = {}
-        self._decay = "none"
+        self._files: tempfile.TemporaryDirectory[str] | None = None
+
+    @property
+    def latest(self) -> dict[str, float]:
+        """The main test set's last values by catalogue name; NaN where they were not measured."""
+        return self.values.latest
+
+    @property
+    def best(self) -> dict[str, float]:
+        """The main test set's best values by catalogue name."""
+        return self.values.best
+
+    # train losses
 
     def due(self, step: int) -> bool:
         """Whether a train point is due after ``step``: ask before a value costs anything."""
         return self.log_every.due(step, since=self._trained)
 
-    def record(self, values: Mapping[str, Any], *, step: int, split: str = "train") -> None:
-        """Take in the losses of one optimizer step, or of a whole split that was evaluated.
+    def record(
+        self,
+        values: Mapping[str, Any],
+        *,
+        step: int,
+        split: str = "train",
+        images: int | None = None,
+        epoch: float | None = None,
+        batch: Callable[[], Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Take the losses of one optimizer step, or of a whole split that was evaluated.
 
         Args:
-            values: numbers or tensors of one element, by native or catalogue name.
+            values: numbers or tensors of one element, by framework or catalogue name.
             step: optimizer steps so far; with gradient accumulation batches may share one.
             split: of ``"train"``, the mean since the last point, over all processes that train
                 together, is logged when a point is due; of any other the values are logged at once.
+            images: how many this process has trained on, for ``progress/images_seen``.
+            epoch: how many epochs have passed, for ``progress/epoch``.
+            batch: called when a point is due, for losses that are measured on that batch alone.
         """
         self.step = max(self.step, step)
         if split != "train":
-            self._log_losses({n: float(v) for n, v in values.items()}, split, step)
+            losses, items = self._losses({n: float(v) for n, v in values.items()}, split, step)
+            if self.values.is_main(split):
+                items += self.values.update(losses, step)
+            self.log(items)
             return
         due = self.due(step)
         self._trained = max(self._trained, step)
+        self._images = images or self._images
         self._window.add(values, step)
         if due:
-            sums = Sums()  # the other processes wait for these, also where there is trouble
-            with self.warnings.catch("reading the losses of a window"):
-                sums = self._window.take()
-            sums = Sums.of(distributed.meet("train", sums, step))
-            self._log_losses(sums.means(), split, step, sums.first_nan)
+            self._log_window(step, images, epoch, batch)
 
-    def evaluation(self, split: str = "test", *, step: int | None = None) -> Evaluation:
-        """Begin to evaluate ``split``; figures are logged when the ``with`` block ends well."""
+    def _log_window(
+        self,
+        step: int,
+        images: int | None,
+        epoch: float | None,
+        batch: Callable[[], Mapping[str, Any]] | None,
+    ) -> None:
+        sums = Sums()  # the other processes wait for it, also after an error
+        with self.warnings.catch("measuring the losses of a batch"):
+            if batch is not None:
+                self._window.add(batch(), step)
+        with self.warnings.catch("summing the losses of a window"):
+            sums = self._window.take()
+        shares = distributed.meet("train", (sums, images), step)
+        sums = Sums.of([share for share, _ in shares])
+        progress = {} if epoch is None else {"epoch": epoch}
+        if images is not None:
+            progress |= self._speed(sum(count or 0 for _, count in shares))
+        if (rate := self._objective.learning_rate) is not None:
+            progress["learning_rate"] = rate
+        _, items = self._losses(sums.means(), "train", step, sums.first_nan)
+        self.log([*items, *(Point(keys.progress(n), v, step) for n, v in progress.items())])
+
+    def _speed(self, images: int) -> dict[str, float]:
+        before, seen = self._last_images
+        self._last_images = now, _ = time.perf_counter(), images
+        return {
+            "images_seen": float(images),
+            "images_per_second": (images - seen) / max(now - before, 1e-9),
+        }
+
+    def _losses(
+        self,
+        values: Mapping[str, float],
+        split: str,
+        step: int,
+        nan: tuple[str, int] | None = None,
+    ) -> tuple[dict[str, float], list[Item]]:
+        """The losses of one point by catalogue name, and the items that log them."""
+        losses = self._objective.losses(values)
+        items: list[Item] = [*losses.points(self._group, split, step)]
+        nan = nan or first_nan(losses, step)
+        if nan is not None and "first_nan" not in self._tags:
+            items += self._new_tags(first_nan=f"{nan[0]}.{split} at step {nan[1]}")
+        return losses.measures, items
+
+    # evaluations
+
+    def new_evaluation(self, split: str = "test", *, step: int | None = None) -> Evaluation:
+        """Begin to evaluate ``split``; `record_results` takes what its `finish` returns."""
         from .evaluation import Evaluation
 
+        if split not in self._further:
+            factories = METRICS[self.task][1:]
+            self._further[split] = tuple(make(self.names, self._ignore_index) for make in factories)
         return Evaluation(
             self.metric(split),
-            self.names,
+            self._further[split],
             task=self.task,
             split=split,
             step=self.step if step is None else step,
-            done=self._conclude,
+            ignore_index=self._ignore_index,
         )
 
-    def progress(self, values: Mapping[str, float], *, step: int, split: str = "train") -> None:
-        """Log how far the training is: ``epoch``, ``images_seen``, ``images_per_second``."""
-        self.log([Point(f"progress/{name}", float(v), step, split) for name, v in values.items()])
+    @contextmanager
+    def evaluation(self, split: str = "test", *, step: int | None = None) -> Iterator[Evaluation]:
+        """Evaluate ``split`` in a ``with`` block, and record the results where it ends well."""
+        evaluation = self.new_evaluation(split, step=step)
+        try:
+            yield evaluation
+        except Exception:
+            evaluation.finish(failed=True)
+            raise
+        if results := evaluation.finish():
+            self.record_results(results, evaluation.split, step=evaluation.step)
+
+    def metric(self, split: str = "test") -> TaskMetric:
+        """What measures ``split``, with the state of its last evaluation."""
+        if split not in self._metrics:
+            made = METRICS[self.task][0](self.names, self._ignore_index)
+            self._metrics[split] = made  # type: ignore[assignment]  # the first is a TaskMetric
+        return self._metrics[split]
+
+    def record_results(
+        self, results: Results, split: str = "test", *, step: int | None = None
+    ) -> dict[str, float]:
+        """Log what an evaluation gave.
+
+        Args:
+            results: as `Evaluation.finish` returned them, the same on every process.
+            split: ``"train"``, ``"test"`` or ``"test-<name>"``.
+            step: optimizer steps so far, by default `step`.
+
+        Returns:
+            the losses and metrics that were logged, by catalogue name.
+        """
+        step = self.step if step is None else step
+        self._last_images = self._last_images[0] + results.seconds, self._last_images[1]
+        others = {n: m for n, m in self._metrics.items() if m is not results.metric}
+        self._metrics = {**others, split: results.metric}
+        is_main = self.values.is_main(split)
+        values: dict[str, float] = {}
+        items: list[Item] = []
+        if results.losses:
+            values, items = self._losses(results.losses, split, step)
+        if results.metrics:
+            values = values | results.metrics
+            items += self._metric_items(results, split, step)
+        if is_main:
+            seconds = keys.progress("evaluation_seconds")
+            items.append(Point(seconds, results.seconds, step, "test"))
+            items += self.values.update(values, step)
+        self.log(items)
+        return values
+
+    def record_failure(self, split: str, reason: str) -> None:
+        """Log that ``split`` could not be measured; its latest metrics are NaN from now on."""
+        self.log(self._new_tags(evaluation_failed=f"{split} at step {self.step}: {reason}"))
+        if self.values.is_main(split):
+            entries = documented(self.task)
+            self.values.fail(entry.name for entry in entries if entry.kind == "metric")
+
+    def _metric_items(self, results: Results, split: str, step: int) -> list[Item]:
+        fingerprint = results.fingerprint
+        if split == "train":
+            fingerprint = self._tags.get("fingerprint.train", fingerprint)
+        elif self._fingerprint and self.values.is_main(split):
+            fingerprint = self._fingerprint
+        tags = {f"fingerprint.{split}": fingerprint}
+        if split != "train":
+            tags["evaluation_batch_size"] = str(results.batch_size)
+        points = results.points(self.dataset, split, fingerprint, step, per_class=self._per_class)
+        items = [*self._new_tags(**tags), *points]
+        if distributed.rank() == 0:
+            self._files = self._files or tempfile.TemporaryDirectory(prefix="boxscore-")
+            path = results.write_table(Path(self._files.name, f"{split}-{step}.json"))
+            items.append(File(f"per_class/{split}.json", str(path), step, split))
+        return items
+
+    # items
 
     def tag(self, name: str, value: str) -> None:
         """Log a fact that is known late, once per value."""
-        if self._tags.get(name) != value:
-            self._tags[name] = value
-            self.log([Tag(f"boxscore.{name}", value)])
+        self.log(self._new_tags(**{name: value}))
+
+    def has_tag(self, name: str) -> bool:
+        """Whether `tag` logged ``name``."""
+        return name in self._tags
+
+    def _new_tags(self, **values: str) -> list[Item]:
+        new = {name: value for name, value in values.items() if self._tags.get(name) != value}
+        self._tags |= new
+        return [Tag(keys.FACT + name, value) for name, value in new.items()]
 
     def log(self, items: Sequence[Item]) -> None:
-        """Hand ``items`` on as they are: points, tags, pictures, reports, states."""
+        """Log ``items`` as they are: points, tags, pictures, reports, states."""
+        if not items:
+            return
         if self._is_over:
-            self.warnings.warn_once("over", "the run is closed; what comes now is not logged")
+            self.warnings.warn_once("over", "the run is closed; later values are not logged")
             return
         self.open()
         for logger in self._loggers:
             with self.warnings.catch(f"{type(logger).__name__}"):
-                known = self._recorded.get(id(logger))
-                logger.log(unrecorded(items, known) if known else items)
+                logger.log(items)
 
     def open(self) -> None:
         """Open every logger; does nothing where that is done. Only the first process has any."""
         if self.is_open:
             return
-        if self._optimizer is not None:
-            from .losses import regularization_kind
-
-            self._decay = regularization_kind(self._optimizer)
+        self._objective.open()
         self.is_open = True
         usable = []
         for logger in self._loggers if distributed.rank() == 0 else ():
             with self.warnings.catch(f"{type(logger).__name__} is left out"):
                 logger.open(self._start())
                 usable.append(logger)
-                if self._is_resumed and isinstance(logger, Resumable):
-                    self._recorded[id(logger)] = logger.recorded()
         self._loggers = tuple(usable)
         self._process = os.getpid()
         atexit.register(self._end_with_process)
@@ -212,13 +372,17 @@ class Run:
             for logger in self._loggers:
                 with self.warnings.catch(f"closing {type(logger).__name__}"):
                     logger.close(status)
+            if self._files is not None:
+                self._files.cleanup()
             self.warnings.report()
 
     def _end_with_process(self) -> None:
-        """The process exits, and nobody has closed the run."""
+        """Close a run that is still open when the process exits."""
         if os.getpid() == self._process:  # and not a fork of it
             error = last_error()
-            self.close(self.left_open if error is None else ended(error))
+            self.close(self._status_if_not_closed if error is None else ended(error))
+
+    # checkpoints
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must hold to continue this run, in plain JSON types."""
@@ -229,8 +393,10 @@ class Run:
             **self._subject(),
             "step": self.step,
             "trained": self._trained,
-            "latest": dict(self.latest),
-            "best": dict(self.best),
+            "main": self.values.split,
+            "images": self._images * distributed.size(),
+            "latest": dict(self.values.latest),
+            "best": dict(self.values.best),
             "tags": dict(self._tags),
             "window": asdict(sums),
         }
@@ -256,12 +422,16 @@ class Run:
                     "load_state_dict, or pass run='new' to the callback"
                 )
         self.id, self.step, self._trained = state["id"], state["step"], state["trained"]
-        self.latest.update(state["latest"])
-        self.best.update(state["best"])
+        self._last_images = time.perf_counter(), state["images"]
+        self.values = Latest(state["main"], dict(state["latest"]), dict(state["best"]))
         self._tags.update(state["tags"])
         if distributed.rank() == 0:  # whose state this is
             self._window.restore(Sums(**state["window"]))
         self._is_resumed = True
+
+    def reach(self, step: int) -> None:
+        """Go on to ``step``, if the run is not there yet."""
+        self.step = max(self.step, step)
 
     def start_at(self, step: int) -> None:
         """Begin at ``step``: the run is a new one, its training is not."""
@@ -289,115 +459,24 @@ class Run:
         self.close(ended(error))
 
     def _start(self) -> RunStart:
+        identity = self.identity
         facts = {
-            "group": self.identity.group,
-            "algorithm": self.identity.algorithm,
-            "input_size": self.identity.input_size,
-            "backbone": self.identity.backbone,
+            "group": self._group,
+            "algorithm": identity.algorithm,
+            "input_size": identity.input_size,
+            "backbone": identity.backbone,
             "task": self.task,
         }
-        more = {"dataset": self.dataset, "run": self.id, "regularization": self._decay}
+        more = {"dataset": self.dataset, "run": self.id, "regularization": self._objective.decay}
         return RunStart(
             id=self.id,
-            name=str(self.identity),
-            experiment=legal(self._experiment),
-            folder=folder(
-                self.dataset,
-                self.identity.algorithm,
-                self.identity.input_size,
-                self.identity.backbone,
-                self.id,
+            name=str(identity),
+            experiment=keys.legal(self._experiment),
+            folder=keys.folder(
+                self.dataset, identity.algorithm, identity.input_size, identity.backbone, self.id
             ),
-            tags={f"boxscore.{name}": value for name, value in (facts | more).items()}
-            | originals([self.dataset, *self.names.values()]),
+            tags={keys.FACT + name: value for name, value in (facts | more).items()}
+            | keys.originals([self.dataset, *self.names.values()]),
             params=facts,
             resumed=self._is_resumed,
         )
-
-    def _log_losses(
-        self,
-        values: dict[str, float],
-        split: str,
-        step: int,
-        news: tuple[str, int] | None = None,
-    ) -> dict[str, float]:
-        for name in unknown(values, self.task):
-            about = f"loss {name!r} is not known and counts as the part 'other'"
-            self.warnings.warn_once(
-                about, f"{about}; name it after a measure of boxscore.CATALOGUE"
-            )
-        if self._optimizer is not None:
-            from .losses import regularization_loss
-
-            values = {**values, "regularization": float(regularization_loss(self._optimizer))}
-        losses = fold(values, task=self.task, decoupled=self._decay == "decoupled")
-        if news is None and any(map(isnan, losses.measures.values())):
-            news = (next(n for n, v in losses.measures.items() if isnan(v)), step)
-        if news is not None and "first_nan" not in self._tags:
-            self.tag("first_nan", f"{news[0]}.{split} at step {news[1]}")
-        items = points.of_losses(losses, self.identity.group, split, step)
-        if split == "train" and self._optimizer is not None:
-            rate = float(self._optimizer.param_groups[0]["lr"])
-            items.append(Point("progress/learning_rate", rate, step, split))
-        self.log(items)
-        if split == self.main:
-            self._remember(losses.measures)
-        return losses.measures
-
-    def _conclude(self, evaluation: Evaluation) -> None:
-        """Put together what every process saw of an evaluated set, and log what it gives."""
-        from .evaluation import Results
-
-        split, step, share = evaluation.split, evaluation.step, evaluation.share
-        ends = distributed.meet(f"end of {split}", share is None, step)
-        if share is None:
-            return
-        if any(ends) or len(ends) < distributed.size():
-            raise RuntimeError(f"evaluation of {split!r}: another process could not measure it")
-        shares = distributed.to_first(share)
-        results = distributed.from_first(lambda: Results.of(shares))
-        evaluation.results = results
-        # a framework may tell which split it was only at the end
-        others = {s: m for s, m in self._metrics.items() if m is not evaluation.metric}
-        self._metrics = {**others, split: evaluation.metric}
-        if not results.images:
-            raise ValueError(f"evaluation of {split!r}: no image was seen; is its loader empty?")
-        if results.losses:
-            evaluation.measured |= self._log_losses(results.losses, split, step)
-        evaluation.measured |= results.figures
-        if results.figures:
-            self._log_figures(results, split, step)
-        if split == self.main:
-            self.progress({"evaluation_seconds": evaluation.seconds}, step=step, split="test")
-
-    def _log_figures(self, results: Results, split: str, step: int) -> None:
-        if split == self.main and self._fingerprint:
-            results = replace(results, digest=self._fingerprint)
-        if split != "train":
-            self.tag(f"fingerprint.{split}", results.digest)
-            self.tag("evaluation_batch_size", str(results.batch_size))
-        items = points.of_figures(results, self.dataset, split, step)
-        if split == self.main:
-            better = self._remember(results.figures)
-            items += points.of_summary(results.figures, better, step)
-        self.log(items)
-
-    def _remember(self, values: Mapping[str, float]) -> list[str]:
-        """Keep ``values`` as the latest; return the names of those that are the best so far."""
-        self.latest.update(values)
-        better = []
-        for name, value in values.items():
-            lower = name in CATALOGUE and CATALOGUE[name].better == "lower"
-            best = self.best.get(name)
-            if not isnan(value) and (best is None or (value < best if lower else value > best)):
-                self.best[name] = value
-                better.append(name)
-        return better
-
-    def metric(self, split: str = "test") -> Metric:
-        """What measures ``split``, with the state of its last evaluation."""
-        if split not in self._metrics:
-            from .evaluation import new_metric
-
-            self._metrics[split] = new_metric(self.task, self.names, self._ignore_index)
-        return self._metrics[split]

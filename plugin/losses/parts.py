@@ -6,10 +6,13 @@ from the parts that were understood, the difference is the part `other`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from boxscore import keys
 from boxscore.catalogue import CATALOGUE
+from boxscore.records import Point
 
 from .names import canonical
 
@@ -31,6 +34,13 @@ class Losses:
 
     measures: dict[str, float] = field(default_factory=dict)
     natives: dict[str, float] = field(default_factory=dict)
+
+    def points(self, group: str, split: str, step: int) -> list[Point]:
+        """The losses of ``group`` at ``step``, and the framework's own where several fold."""
+        now, scopes = time.time(), (keys.loss_scope(group), keys.loss_scope(group, native=True))
+        measures = [Point(n, v, step, split, now, scopes[0]) for n, v in self.measures.items()]
+        natives = self.natives.items()
+        return measures + [Point(keys.legal(n), v, step, split, now, scopes[1]) for n, v in natives]
 
 
 def fold(values: Mapping[str, float], *, task: str, decoupled: bool = False) -> Losses:
