@@ -12,15 +12,15 @@ import torch
 from boxscore import Every, Run, distributed
 from boxscore.evaluation import Evaluation
 from boxscore.exit_status import ended
-from boxscore.identity.models import Found, network
-from boxscore.identity.wrappers import unwrapped
+from boxscore.identity.models import Reading
+from boxscore.identity.wrappers import network, without_ddp
 from boxscore.logger import Status
 from boxscore.losses import is_torchvision_detector, modes_kept
 from boxscore.names import originals
 from boxscore.warn import Warnings
 
-from .model_info import buffers_of_the_first, dataset_of, inferred, local, splits
-from .options import NEW, Keywords, Options, classes_of, task_of
+from .model_info import buffers_of_the_first, classes_of, dataset_of, inferred, splits, task_of
+from .options import NEW, Keywords, Options
 from .predict import Predict, measured_on, of_criterion, predictor
 from .progress import Progress
 from .sharding import images_of, length, random_numbers_kept, share
@@ -77,7 +77,7 @@ class Scorekeeper:
         loaders: Any,
         train_loader: Any = None,
         *,
-        size: Found | None = None,
+        size: Reading | None = None,
     ) -> Run:
         """Learn what is trained on what, and open the run, or go on with that of a checkpoint.
 
@@ -102,7 +102,7 @@ class Scorekeeper:
         self._loaders = splits(loaders)
         first = next(iter(self._loaders.values()), None)
         task = task_of(model, options.task)
-        inner = unwrapped(network(unwrapped(model)))
+        inner = network(model)
         self._model, self._train_loader = model, train_loader
         run = Run(
             options.identity or inferred(model, size),
@@ -324,7 +324,7 @@ class Scorekeeper:
                 self._model.eval()
                 with buffers_of_the_first(self._model):
                     for batch, ids, keep in share(loader, count):
-                        found = self._predict(local(self._model), batch)
+                        found = self._predict(without_ddp(self._model), batch)
                         self.measure(evaluation, *found, ids=ids, keep=keep)
         finally:
             self._evaluating = False

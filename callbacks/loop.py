@@ -19,11 +19,11 @@ from typing import Any, Self, Unpack
 
 from boxscore import Run
 from boxscore.exit_status import ended, sigterm_raises
-from boxscore.identity.models import Found
+from boxscore.identity.models import Reading
 from boxscore.logger import Status
 
 from .base import Scorekeeper
-from .model_info import says_its_size, size_of
+from .model_info import has_fixed_input_size, size_of
 from .options import Keywords
 from .sharding import ids_of
 
@@ -62,7 +62,7 @@ class LoopCallback(Scorekeeper):
         self._forwarded = 0
         self._epochs = 0
         self._hook: Any = None
-        self._size: Found | None = None
+        self._size: Reading | None = None
         self._stack = ExitStack()
 
     def step(
@@ -122,7 +122,7 @@ class LoopCallback(Scorekeeper):
         model = self._watched[0]
         if self._hook is None:
             self._hook = model.register_forward_pre_hook(self._see, with_kwargs=True)
-        known = self.options.identity is not None or says_its_size(model)
+        known = self.options.identity is not None or has_fixed_input_size(model)
         return self._open() if known else None
 
     def _open(self) -> Run:
