@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Unpack
 
-from boxscore import Every, Run, distributed
+from boxscore import Every, Run, Tag, distributed
 from boxscore.catalogue import Task
 from boxscore.exit_status import ended
 from boxscore.identity.wrappers import network
@@ -104,6 +104,8 @@ class CallbackBase:
             ValueError: for what cannot be inferred, with what to pass; or for a checkpoint of
                 something else.
         """
+        from boxscore.losses import is_torchvision_detector
+
         from .model_info import classes_of, inferred, task_of
 
         if not distributed.all_here():
@@ -125,7 +127,7 @@ class CallbackBase:
                 first,
                 options.classes or facts.classes,
                 model=network(model),
-                by_itself=options.predict is None,
+                background=options.predict is None and is_torchvision_detector(model),
             ),
             loggers=options.destinations(),
             log_every=options.log_every,
@@ -145,7 +147,7 @@ class CallbackBase:
             run.metric(split)  # classes that cannot be measured are an error before training
         run.open()
         named = facts.loaders if isinstance(facts.loaders, Mapping) else ()
-        run.tags(originals(named))
+        run.log([Tag(name, text) for name, text in originals(named).items()])
         self.run, self.evaluator = run, evaluator
         return run
 

@@ -24,11 +24,11 @@ def dataset_name(loader: Any) -> str:
 def paths(data: Any) -> list[str]:
     """The files of the images of ``data``, in the order of the indices; empty if it holds none."""
     if indices := _indices(data):
-        files = paths(data.dataset)
+        files = paths(data.dataset)  # type: ignore[union-attr]  # it has indices
         return [files[index] for index in indices] if files else []
     if parts := getattr(data, "datasets", None):  # a ConcatDataset
-        files = [paths(part) for part in parts]
-        return [file for part in files for file in part] if all(files) else []
+        every = [paths(part) for part in parts]
+        return [file for part in every for file in part] if all(every) else []
     if (coco := getattr(data, "coco", None)) is not None and hasattr(data, "ids"):
         root = str(getattr(data, "root", ""))
         return [str(PurePath(root, coco.imgs[i].get("file_name", str(i)))) for i in data.ids]

@@ -178,7 +178,7 @@ class Evaluator:
         for split, loader in self.loaders.items():
             if split not in self._images:
                 with random_numbers_kept(loader):
-                    self._images[split] = images_of(loader)
+                    self._images[split] = images_of(loader, self._reader)
             return count or self._images[split]
         return 0
 
@@ -232,6 +232,12 @@ class Evaluator:
             self.tag_train_set(results, loader)
         else:
             self.evaluated_at = evaluation.step
+        if distributed.size() > 1 and not results.contents:
+            self._run.warnings.warn_once(
+                "no ids",
+                "the images have no ids: those that several processes measure count several times; "
+                "put image_id into the targets",
+            )
         values = self._run.record_results(results, split, step=evaluation.step)
         self._warn_of_leak()
         self._warn_of_cost(results.seconds)

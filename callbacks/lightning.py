@@ -26,8 +26,8 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from boxscore import Every, Run
 from boxscore.evaluation import Evaluation
 from boxscore.exit_status import ended
-from boxscore.identity.models import network
-from boxscore.keys import splits
+from boxscore.identity.wrappers import lightning_network as network
+from boxscore.identity.wrappers import without_ddp
 from boxscore.logger import Status
 from boxscore.losses import is_torchvision_detector
 
@@ -40,7 +40,7 @@ from .lightning_module import (
     targets_of,
     unnoticed,
 )
-from .model_info import local, says_its_size, size_of
+from .model_info import has_fixed_input_size, size_of, splits
 from .options import Keywords
 from .predict import Found, Predict, predictor
 from .sharding import ids_of, images_in, own_images, own_part
@@ -105,7 +105,7 @@ class BoxscoreCallback(Scorekeeper, Callback):
         """Begin, unless the first batch is needed to know the input size."""
         self.restart()
         self._forget()
-        if self.options.identity is not None or says_its_size(pl_module):
+        if self.options.identity is not None or has_fixed_input_size(pl_module):
             self._open(trainer, pl_module, None)
 
     def on_train_batch_start(
@@ -338,7 +338,7 @@ class BoxscoreCallback(Scorekeeper, Callback):
         DistributedDataParallel's would wait for processes that have fewer batches.
         """
         strategy, module = self._trainer.strategy, self._module
-        if local(strategy.model) is module:
+        if without_ddp(strategy.model) is module:
             return step(*given)
         own = vars(module).get("validation_step")
         module.validation_step = step

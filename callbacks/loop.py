@@ -86,7 +86,7 @@ class LoopCallback(CallbackBase):
         """
         if self.run is None:
             self._watch() or self._begin()
-        self._count(images, targets)
+        self._count_step(images, targets)
         step = self._steps + 1
         is_semantic = outputs is not None and targets is not None
         self.record(losses, step, semantic=(lambda: (outputs, targets)) if is_semantic else None)
@@ -158,7 +158,7 @@ class LoopCallback(CallbackBase):
             self._forwards.append((images, targets, length(images)))
             self.saw(length(images), ids)
 
-    def _count(self, images: Any, targets: Any) -> None:
+    def _count_step(self, images: Any, targets: Any) -> None:
         """Count what the step took, by the caller's word before the number of forwards."""
         seen = [count for _, _, count in self._forwards]
         self._forwards.clear()

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from typing import Literal, TypedDict
 
 from boxscore import Every, Identity
 from boxscore.catalogue import Task
 from boxscore.evaluation import PerClass
-from boxscore.identity.models import network
-from boxscore.identity.wrappers import unwrapped
 from boxscore.logger import Logger
 from boxscore.loggers import standard
 from boxscore.metric import Classes
@@ -21,16 +19,6 @@ EACH_EPOCH = Every(epochs=1)
 
 NEW = "new"
 """As ``run=``: begin a new run, also where a checkpoint would continue one."""
-
-TRANSFORMERS: dict[str, Task] = {
-    "ForObjectDetection": "detection",
-    "ForInstanceSegmentation": "instance-segmentation",
-    "ForSemanticSegmentation": "semantic-segmentation",
-}
-"""How the class of a Transformers model ends, and its task; a universal model does not tell."""
-
-EITHER = "MaskFormer"
-"""What its class calls instance segmentation is trained on label maps as well."""
 
 
 class Keywords(TypedDict, total=False):
@@ -119,63 +107,3 @@ class Options:
             return self.loggers
         run = None if self.run == NEW else self.run
         return standard(self.log_dir, self.tracking_uri, self.experiment, run=run)
-
-
-def task_of(model: Any, given: Task | None) -> Task:
-    """The task that ``model`` is made for, if nobody says.
-
-    Raises:
-        ValueError: where the model does not tell.
-    """
-    if given is not None:
-        return given
-    model = unwrapped(network(unwrapped(model)))
-    kinds = {(kind.__module__, kind.__name__) for kind in type(model).__mro__}
-    modules = " ".join(module for module, _ in kinds)
-    if any(name == "MaskRCNN" for _, name in kinds):
-        return "instance-segmentation"
-    if "torchvision.models.detection" in modules:
-        return "detection"
-    if "torchvision.models.segmentation" in modules or "segmentation_models_pytorch" in modules:
-        return "semantic-segmentation"
-    for module, name in kinds:
-        if module.partition(".")[0] in ("transformers", "transformers_modules"):
-            for ending, task in TRANSFORMERS.items():
-                if name.endswith(ending) and not name.startswith(EITHER):
-                    return task
-    raise ValueError(
-        f"task: {type(model).__name__} does not tell; pass task='detection', "
-        "'instance-segmentation' or 'semantic-segmentation'"
-    )
-
-
-def classes_of(loader: Any, given: Classes | None, *, model: Any, background: bool) -> Classes:
-    """The classes that the data set of ``loader`` or the model's config names, if nobody else does.
-
-    Args:
-        loader: of the test set.
-        given: what the user said.
-        model: whose ``config.id2label`` may name them, as Transformers' do.
-        background: whether the model keeps label 0 for it, so that a list must say so too.
-
-    Raises:
-        ValueError: where nothing names them, or a list leaves out the background.
-    """
-    data = getattr(loader, "dataset", None)
-    classes = given if given is not None else getattr(data, "classes", None)
-    if classes is None and (coco := getattr(data, "coco", None)) is not None:
-        classes = {label: entry["name"] for label, entry in coco.cats.items()}
-    if classes is None:
-        classes = getattr(getattr(model, "config", None), "id2label", None)
-    if classes is None:
-        raise ValueError("classes: nothing names them; pass classes={1: 'cat', 2: 'dog'}")
-    listed = isinstance(classes, Sequence)
-    if background and listed and classes and classes[0] not in ("__background__", "N/A"):
-        names = [str(name) for name in list(classes)[:4]]
-        names = names[1:] if names[0].lower() in ("background", "bg") else names[:3]
-        mapping = "{" + ", ".join(f"{n + 1}: {name!r}" for n, name in enumerate(names)) + ", …}"
-        raise ValueError(
-            f"classes: a list's index is the label, and this model keeps label 0 for background; "
-            f"pass {['__background__', *names]!r} or {mapping}"
-        )
-    return classes

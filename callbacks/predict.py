@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from boxscore import Run
-from boxscore.evaluation import semantic_losses, valid_pixels
 from boxscore.identity.wrappers import unwrapped
 from boxscore.losses import is_torchvision_detector, test_losses
 from boxscore.losses.parts import MEASURED
+from boxscore.losses.semantic import count_valid, semantic_losses
 from boxscore.warn import Warnings
 
 from .batches import BatchReader
@@ -169,7 +169,7 @@ def main_output(outputs: Any, targets: Tensor) -> Tensor:
 
 def measured_on(outputs: Any, targets: Any, ignore_index: int | None) -> dict[str, Any]:
     """Focal, cross-entropy and Dice loss of a batch in training; none where no pixel is valid."""
-    if not valid_pixels(targets, ignore_index):
+    if not count_valid(targets, ignore_index):
         return {}
     logits = main_output(outputs, targets).detach()
     return semantic_losses(logits, targets, ignore_index=ignore_index)

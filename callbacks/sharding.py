@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,8 @@ import torch
 
 from boxscore import distributed
 from boxscore.fingerprint import identifier
+
+from .batches import BatchReader, length
 
 
 @contextmanager
@@ -46,7 +48,7 @@ Share = Iterator[tuple[Any, list[str] | None, int | None]]
 (the others are repeats; None is all of them)."""
 
 
-def share(loader: Any, count: int | None) -> Share:
+def share(loader: Any, count: int | None, reader: BatchReader) -> Share:
     """This process's share of an evaluation, batch by batch.
 
     With ``count``, only that many images are taken, those whose ids hash lowest: runs that ask for
@@ -54,39 +56,58 @@ def share(loader: Any, count: int | None) -> Share:
     gives them. An image's id is the data set's ``ids[index]`` where it has ``ids`` (as COCO data
     sets of torchvision have), or its index.
 
-    Several processes take the first one's batches in turn, unless the loader shares them out
-    itself, or is no DataLoader and gives each process batches of its own. Each goes through as many
-    batches, one repeated where they do not divide: models that are spread over the processes
-    compute each batch together.
+    A loader whose sampler shares out the images is read as it is. Of another DataLoader over a data
+    set that is read by index, the processes take rank 0's batches in turn, each as many, one
+    repeated where they do not divide: models that are spread over the processes compute each batch
+    together. Anything else is read as it is, since each process may hold other batches.
     """
     data: Any = getattr(loader, "dataset", None)
-    known = isinstance(loader, torch.utils.data.DataLoader) and length(data)
-    if count is not None and not known:
-        return _by_turns(_Subset(loader, count))
-    if count is None and (distributed.size() == 1 or _is_shared(loader)):
-        return _whole(loader)
-    if count is None and (not known or loader.batch_sampler is None):
-        return _by_turns(loader)
+    by_index = (
+        isinstance(loader, torch.utils.data.DataLoader)
+        and loader.batch_sampler is not None
+        and not isinstance(data, torch.utils.data.IterableDataset)
+        and length(data) > 0
+    )
+    if count is not None and not by_index:
+        return _chosen(loader, count, reader)
+    if count is None and (not by_index or distributed.size() == 1 or _is_shared(loader)):
+        return _whole(loader, reader)
     ids = None
     if count is not None:
         ids = [identifier(i) for i in getattr(data, "ids", range(len(data)))]
-        chosen, few = lowest(ids, count), _batch_size(loader)
-        groups = [chosen[start : start + few] for start in range(0, len(chosen), few)]
+        chosen, batch_size = lowest(ids, count), _batch_size(loader)
+        groups = [chosen[n : n + batch_size] for n in range(0, len(chosen), batch_size)]
     else:
         groups = distributed.from_first(lambda: [list(group) for group in loader.batch_sampler])
     return _in_turn(loader, groups, ids)
 
 
-def _whole(loader: Any) -> Share:
-    """All that the loader gives, less what its sampler repeats to make processes even."""
+def _whole(loader: Any, reader: BatchReader) -> Share:
+    """All batches of the loader, less the images that its sampler repeats to make ranks even."""
     left = own_images(loader)
     for batch in loader:
-        count = images_in(batch)
+        count = reader.count(batch)
         if left is None or left >= count:
             yield batch, None, None
-        else:
-            yield own_part(batch, left), None, left
+        else:  # where nothing is left the ranks may still have to compute the batch together
+            yield reader.part(batch, range(left)) if left else batch, None, left
         left = None if left is None else max(0, left - count)
+
+
+def _chosen(loader: Iterable[Any], count: int, reader: BatchReader) -> Share:
+    """The chosen images of batches whose data set is not read by index."""
+    ids = [image_id for batch in loader for image_id in _ids(batch, reader)]
+    names = [str(n) if i is None else identifier(i) for n, i in enumerate(ids)]
+    chosen, start = set(lowest(names, count)), 0
+    for batch in loader:
+        images = reader.count(batch)
+        if picked := [n for n in range(images) if start + n in chosen]:
+            yield reader.part(batch, picked), [names[start + n] for n in picked], None
+        start += images
+
+
+def _ids(batch: Any, reader: BatchReader) -> list[Any]:
+    return reader.ids(batch) or [None] * reader.count(batch)
 
 
 def _in_turn(loader: Any, groups: Sequence[list[int]], ids: Sequence[str] | None) -> Share:
@@ -106,43 +127,6 @@ def _in_turn(loader: Any, groups: Sequence[list[int]], ids: Sequence[str] | None
     for turn, group, batch in zip(turns, mine, again, strict=True):
         named = None if ids is None else [ids[index] for index in group]
         yield batch, named, None if turn < len(groups) else 0
-
-
-def _by_turns(batches: Iterable[Any]) -> Share:
-    """Every so many of batches that can only be gone through, if all processes have the same."""
-    size = distributed.size() if _is_everywhere(batches) else 1
-    mine, last, spare = distributed.rank() % size, 0, None
-    for number, batch in enumerate(batches):
-        last = number % size
-        spare = spare if last else batch
-        if last == mine:
-            yield batch, None, None
-    if last < mine and spare is not None:
-        yield spare, None, 0
-
-
-def _is_everywhere(batches: Iterable[Any]) -> bool:
-    """Whether all processes have the same first batch; several that share out a set do not."""
-    if distributed.size() == 1:
-        return True
-    first = hashlib.sha256()
-    for content in _contents(next(iter(batches), None)):
-        first.update(content)
-    return len(set(distributed.gathered(first.digest()))) == 1
-
-
-def _contents(batch: Any) -> Iterator[bytes]:
-    if isinstance(batch, torch.Tensor):
-        yield batch.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-    elif isinstance(batch, Mapping):
-        for name, value in batch.items():
-            yield str(name).encode()
-            yield from _contents(value)
-    elif isinstance(batch, list | tuple):
-        for item in batch:
-            yield from _contents(item)
-    else:
-        yield repr(batch).encode()
 
 
 def _batch_size(loader: Any) -> int:
@@ -168,41 +152,23 @@ def own_images(loader: Any) -> int | None:
         return len(range(sampler.rank, images, sampler.num_replicas)) or (0 if images else None)
     if hasattr(batches, "num_processes") and batches.batch_size:  # Accelerate's BatchSamplerShard
         images = length(getattr(batches.batch_sampler, "sampler", None))
-        few, at = batches.batch_size, batches.process_index
+        batch_size, rank = batches.batch_size, batches.process_index
         if batches.split_batches:
-            whole = few
-            few = whole // batches.num_processes
-            starts: Iterable[int] = range(at * few, images, whole)
+            whole = batch_size
+            batch_size = whole // batches.num_processes
+            starts: Iterable[int] = range(rank * batch_size, images, whole)
         else:
-            starts = range(at * few, images, batches.num_processes * few)
-        return sum(min(few, images - start) for start in starts) if images else None
+            starts = range(rank * batch_size, images, batches.num_processes * batch_size)
+        return sum(min(batch_size, images - start) for start in starts) if images else None
     return None
 
 
-def images_of(loader: Any) -> int:
+def images_of(loader: Any, reader: BatchReader) -> int:
     """How many images ``loader`` gives."""
-    return length(getattr(loader, "dataset", ())) or sum(len(batch[1]) for batch in loader)
+    return length(getattr(loader, "dataset", ())) or sum(map(reader.count, loader))
 
 
 def lowest(ids: Sequence[str], count: int) -> list[int]:
     """The indices of the ``count`` ids with the lowest digests, ascending."""
     order = sorted(range(len(ids)), key=lambda n: hashlib.sha256(ids[n].encode()).digest())
     return sorted(order[:count])
-
-
-class _Subset:
-    """The chosen images of batches that have no data set to choose from by index."""
-
-    def __init__(self, loader: Iterable[Any], count: int) -> None:
-        self._loader = loader
-        ids = [image_id for _, targets, *_ in loader for image_id in ids_of(targets)]
-        names = [str(n) if i is None else identifier(i) for n, i in enumerate(ids)]
-        self._chosen = set(lowest(names, count))
-
-    def __iter__(self) -> Iterator[Any]:
-        start = 0
-        for images, targets, *rest in self._loader:
-            picked = [n for n in range(len(targets)) if start + n in self._chosen]
-            start += len(targets)
-            if picked:
-                yield rows(images, picked), rows(targets, picked), *rest

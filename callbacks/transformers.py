@@ -26,14 +26,14 @@ from boxscore import CATALOGUE, Every, Run
 from boxscore.evaluation import Evaluation
 from boxscore.exit_status import ended, sigterm_raises
 from boxscore.identity.configs import processed
-from boxscore.identity.models import Found as Read
+from boxscore.identity.models import Reading
 from boxscore.identity.wrappers import unwrapped
 from boxscore.keys import legal
 from boxscore.logger import Status
 
 from .base import Scorekeeper
 from .huggingface import losses_of, read
-from .model_info import says_its_size, size_of
+from .model_info import has_fixed_input_size, size_of
 from .options import Keywords
 from .predict import Found, Predict
 from .sharding import ids_of, own_images
@@ -110,8 +110,8 @@ class BoxscoreCallback(Scorekeeper, TrainerCallback):
             self._stack.callback(hook.remove)
         size = processed(processor) if processor is not None else ""
         if size:
-            self._open(Read(size, "the image processor"))
-        elif self.options.identity is not None or says_its_size(model):
+            self._open(Reading(size, "the image processor"))
+        elif self.options.identity is not None or has_fixed_input_size(model):
             self._open(None)
         self._evaluates_at_end = not args.load_best_model_at_end  # else it has other weights then
         if not self._asks and args.eval_strategy == IntervalStrategy.NO:
@@ -255,7 +255,7 @@ class BoxscoreCallback(Scorekeeper, TrainerCallback):
 
     # what they share
 
-    def _open(self, size: Read | None) -> Run:
+    def _open(self, size: Reading | None) -> Run:
         model, optimizer, _, train_loader = self._watched
         try:
             return self.begin(model, optimizer, None, train_loader, size=size)

@@ -237,7 +237,8 @@ class Evaluation:
         seconds = time.perf_counter() - self._start
         error: Exception | None = None
         try:
-            failed or self._sum_losses()
+            if not failed:
+                self._sum_losses()
         except Exception as raised:  # raised again once the other processes have been told
             failed, error = True, raised
         ends = distributed.meet(f"end of {self.split}", failed, self.step)

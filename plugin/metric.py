@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import operator
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -13,6 +16,9 @@ if TYPE_CHECKING:
 
 Classes = Mapping[int, str] | Sequence[str]
 """Names by label: a mapping, or a sequence whose index is the label."""
+
+EXAMPLE = "pass names by label, such as classes={1: 'cat', 2: 'dog'}"
+BACKGROUND = ("background", "bg")
 
 NO_CLASS = ("__background__", "N/A")
 """Entries of a detection model's class list that no object bears (torchvision's convention)."""
@@ -101,21 +107,43 @@ it on each split, logged and summarised under its catalogue names."""
 def class_names(classes: Classes, *, without: Iterable[str] = ()) -> dict[int, str]:
     """Names by label, ascending, less the entries that are no classes.
 
+    Args:
+        classes: a mapping or pandas Series by label, or names whose index is the label. Labels are
+            integers of any kind, or their digits as text, as JSON has them.
+        without: names of entries that are no classes; then neither is a background at label 0,
+            in any of its spellings.
+
     >>> class_names(["__background__", "RBC", "WBC"], without=NO_CLASS)
     {1: 'RBC', 2: 'WBC'}
 
     Raises:
-        ValueError: if there is no class, a label is no integer of 0 or more, or two labels share
-            one name.
+        ValueError: there is no class, a label is no integer of 0 or more, two labels share one
+            name, one label has two names, or the names have no order.
     """
-    pairs = classes.items() if isinstance(classes, Mapping) else enumerate(classes)
-    named = {label: str(name) for label, name in pairs if name not in without}
-    wrong = [label for label in named if not isinstance(label, int) or label < 0]
-    if wrong:
-        raise ValueError(f"classes: label {wrong[0]!r} is not an integer of 0 or more")
+    if isinstance(classes, str | bytes | Set) or not isinstance(classes, Iterable):
+        raise ValueError(f"classes: {classes!r} gives no names by label; {EXAMPLE}")
+    pairs: Any = classes.items() if hasattr(classes, "items") else enumerate(classes)
+    named: dict[int, str] = {}
+    for key, value in pairs:
+        label, name = _label(key), str(value)
+        if label in named:
+            raise ValueError(f"classes: label {label} has two names, {named[label]!r} and {name!r}")
+        named[label] = name
+    if without := tuple(without):
+        named = {label: name for label, name in named.items() if name not in without}
+        if named.get(0, "").strip("_").lower() in BACKGROUND:
+            del named[0]
     if not named:
-        raise ValueError("classes: no class is left; pass names by label, such as {1: 'cat'}")
+        raise ValueError(f"classes: no class is left; {EXAMPLE}")
     names = list(named.values())
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"classes: {twice[0]!r} names more than one label")
+    if duplicates := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(f"classes: {duplicates[0]!r} names more than one label")
     return {label: named[label] for label in sorted(named)}
+
+
+def _label(key: Any) -> int:
+    with suppress(TypeError):
+        label = int(key) if isinstance(key, str) and key.isdecimal() else operator.index(key)
+        if label >= 0:
+            return label
+    raise ValueError(f"classes: label {key!r} is not an integer of 0 or more; {EXAMPLE}")

@@ -15,7 +15,7 @@ What counts as one parent algorithm, and why
       library's own revision ("_v2") make no other algorithm; nor does the scale (n, s, m, l, x),
       which is kept as the backbone where the name says no more.
     * TFOD's "SSD ResNet FPN" is RetinaNet, as its own zoo says in brackets; a U-Net with another
-      head ("unet-s5-d16_fcn") stays U-Net. Such pairs stand in `MEANT`.
+      head ("unet-s5-d16_fcn") stays U-Net. Such pairs stand in `OVERRIDES`.
 
 Case, spaces, dots, hyphens and underscores do not matter in any spelling (`key`).
 """
@@ -31,10 +31,10 @@ from functools import cache
 WORD = re.compile(r"[0-9]+\.[0-9]+|[0-9]+|[a-z]+|(?<=[a-z0-9+])\+")
 
 
-def spelled(text: str) -> list[tuple[str, bool]]:
+def words_of(text: str) -> list[tuple[str, bool]]:
     """The words and numbers of a text in lower case, each with whether it is glued to the last.
 
-    >>> spelled("DeepLab v3+")
+    >>> words_of("DeepLab v3+")
     [('deeplab', False), ('v', False), ('3', True), ('plus', True)]
     """
     found = list(WORD.finditer(text.lower()))
@@ -45,13 +45,13 @@ def spelled(text: str) -> list[tuple[str, bool]]:
     ]
 
 
-def key(text: str) -> str:
+def normalized(text: str) -> str:
     """The text without what people vary.
 
-    >>> key("Faster R-CNN") == key("faster_rcnn") == key("FasterRCNN")
+    >>> normalized("Faster R-CNN") == normalized("faster_rcnn") == normalized("FasterRCNN")
     True
     """
-    return "".join(word for word, _ in spelled(text))
+    return "".join(word for word, _ in words_of(text))
 
 
 def spellings(templates: list[str], choices: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
@@ -59,11 +59,11 @@ def spellings(templates: list[str], choices: tuple[str, ...]) -> Iterator[tuple[
     values = [[value.split("/") for value in choice.split()] for choice in choices]
     for chosen in itertools.product(*values):
         for template, words in itertools.product(templates, itertools.product(*chosen)):
-            yield key(template.format(*words)), [value[0] for value in chosen]
+            yield normalized(template.format(*words)), [value[0] for value in chosen]
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class Algorithm:
     """One parent algorithm.
 
     Attributes:
@@ -86,193 +86,123 @@ YOLO = "xs n/nano/nu s/small/su m/medium/mu l/large/lu x/xlarge/xu"
 DETR = "n/nano s/small m/medium l/large x/xlarge"
 SIZES = "Tiny/t Small/s Base/b Large/l"
 B0_B5 = "B0 B1 B2 B3 B4 B5"
-D0_D7 = "B0/d0 B1/d1 B2/d2 B3/d3 B4/d4 B5/d5 B6/d6 B7/d7/d7x Lite0 Lite1 Lite2 Lite3 Lite4"
-D0_D7 = "B0/d0 B1/d1 B2/d2 B3/d3 B4/d4 B5/d5 B6/d6 B7/d7/d7x Lite0 Lite1 Lite2 Lite3 Lite4"
+D0_D7 = "B0/d0 B1/d1 B2/d2 B3/d3 B4/d4 B5/d5 B6/d6/d7 B7/d7x Lite0 Lite1 Lite2 Lite3 Lite4"
 
-FAMILIES = (
+
+def _named(names: str) -> Iterator[Algorithm]:
+    """Algorithms without aliases or scales, divided by commas."""
+    return map(Algorithm, names.split(", "))
+
+
+ALGORITHMS = (
     # one stage
-    Family("SSD", "singleshotdetector", "300 512", "VGG-16"),
-    Family("SSDLite"),
-    Family("RetinaNet", "retinanet50 retinanet101 retinanet152"),
-    Family("FCOS"),
-    Family("NAS-FCOS"),
-    Family("ATSS"),
-    Family("GFL", "generalizedfocalloss"),
-    Family("VarifocalNet", "vfnet"),
-    Family("TOOD"),
-    Family("PAA"),
-    Family("FSAF"),
-    Family("FoveaBox", "fovea"),
-    Family("RepPoints"),
-    Family("AutoAssign"),
-    Family("DDOD"),
-    Family("CenterNet", "ctdet centernetupdate"),
-    Family("CenterNet2"),
-    Family("TTFNet"),
-    Family("CornerNet"),
-    Family("CornerNet-Squeeze"),
-    Family("CentripetalNet"),
-    Family("ExtremeNet"),
-    Family("EfficientDet", "effdet", D0_D7, "EfficientNet-{}"),
-    Family("NanoDet"),
-    Family("NanoDet-Plus"),
-    Family("PicoDet", "", "xs s m l"),
-    Family("RTMDet", "rtmdetins", "tiny/t s/small m/medium l/large x/xlarge", "CSPNeXt"),
-    Family("YOLACT"),
-    Family("SOLO", "decoupledsolo"),
-    Family("SOLOv2"),
-    Family("CondInst"),
-    Family("BoxInst"),
+    *_named(
+        "SSDLite, FCOS, NAS-FCOS, ATSS, TOOD, PAA, FSAF, RepPoints, AutoAssign, DDOD, "
+        "CenterNet2, TTFNet, CornerNet, CornerNet-Squeeze, CentripetalNet, ExtremeNet, "
+        "NanoDet, NanoDet-Plus, YOLACT, SOLOv2, CondInst, BoxInst"
+    ),
+    Algorithm("SSD", "singleshotdetector", "300 512", "VGG-16"),
+    Algorithm("RetinaNet", "retinanet50 retinanet101 retinanet152"),
+    Algorithm("GFL", "generalizedfocalloss"),
+    Algorithm("VarifocalNet", "vfnet"),
+    Algorithm("FoveaBox", "fovea"),
+    Algorithm("CenterNet", "ctdet centernetupdate"),
+    Algorithm("EfficientDet", "effdet", D0_D7, "EfficientNet-{}"),
+    Algorithm("PicoDet", "", "xs s m l"),
+    Algorithm("RTMDet", "rtmdetins", "tiny/t s/small m/medium l/large x/xlarge", "CSPNeXt"),
+    Algorithm("SOLO", "decoupledsolo"),
     # YOLO, by the families that their authors name
-    Family("YOLOv1", "yolo1", "tiny"),
-    Family("YOLOv2", "yolo2", "tiny"),
-    Family("YOLOv3", "yolo3", "tiny/tinyu spp/sppu"),
-    Family("YOLOv4", "yolo4", "tiny"),
-    Family("YOLOv5", "yolo5", f"{YOLO} n6/n6u s6/s6u m6/m6u l6/l6u x6/x6u"),
-    Family("YOLOv5-Lite"),
-    Family("YOLOv6", "yolo6", YOLO),
-    Family("YOLOv7", "yolo7", "tiny x w6 e6 d6 e6e"),
-    Family("YOLOv8", "yolo8", f"{YOLO} x6"),
-    Family("YOLOv9", "yolo9", "t/tiny s/small m/medium c/compact e/extended"),
-    Family("YOLOv10", "yolo10", f"{YOLO} b/balanced"),
-    Family("YOLO11", "yolov11", YOLO),
-    Family("YOLO12", "yolov12", YOLO),
-    Family("YOLO26", "yolov26", YOLO),
-    Family("YOLOX", "", "nano tiny s/small m/medium l/large x/xlarge", "CSPDarknet"),
-    Family("YOLOF"),
-    Family("YOLOR"),
-    Family("YOLO-NAS", "", "s/small m/medium l/large"),
-    Family("YOLO-World", "yoloworldv2"),
-    Family("YOLOE", "", "v8s v8m v8l 11s 11m 11l 26n 26s 26m 26l 26x"),
-    Family("PP-YOLO"),
-    Family("PP-YOLOv2"),
-    Family("PP-YOLOE"),
-    Family("PP-YOLOE+"),
-    Family("DAMO-YOLO", "", "t/tiny s/small m/medium l/large"),
+    *_named("YOLOv5-Lite, YOLOF, YOLOR, PP-YOLO, PP-YOLOv2, PP-YOLOE, PP-YOLOE+"),
+    Algorithm("YOLOv1", "yolo1", "tiny"),
+    Algorithm("YOLOv2", "yolo2", "tiny"),
+    Algorithm("YOLOv3", "yolo3", "tiny/tinyu spp/sppu"),
+    Algorithm("YOLOv4", "yolo4", "tiny"),
+    Algorithm("YOLOv5", "yolo5", f"{YOLO} n6/n6u s6/s6u m6/m6u l6/l6u x6/x6u"),
+    Algorithm("YOLOv6", "yolo6", YOLO),
+    Algorithm("YOLOv7", "yolo7", "tiny x w6 e6 d6 e6e"),
+    Algorithm("YOLOv8", "yolo8", f"{YOLO} x6"),
+    Algorithm("YOLOv9", "yolo9", "t/tiny s/small m/medium c/compact e/extended"),
+    Algorithm("YOLOv10", "yolo10", f"{YOLO} b/balanced"),
+    Algorithm("YOLO11", "yolov11", YOLO),
+    Algorithm("YOLO12", "yolov12", YOLO),
+    Algorithm("YOLO26", "yolov26", YOLO),
+    Algorithm("YOLOX", "", "nano tiny s/small m/medium l/large x/xlarge", "CSPDarknet"),
+    Algorithm("YOLO-NAS", "", "s/small m/medium l/large"),
+    Algorithm(
+        "YOLO-World",
+        "yoloworldv2 worldmodel "
+        + " ".join(f"yolov8{n}world yolov8{n}worldv2" for n in ("", *"smlx")),
+    ),
+    Algorithm("YOLOE", "", "v8s v8m v8l 11s 11m 11l 26n 26s 26m 26l 26x"),
+    Algorithm("DAMO-YOLO", "", "t/tiny s/small m/medium l/large"),
     # two stages and more
-    Family("R-FCN"),
-    Family("Fast R-CNN"),
-    Family("Faster R-CNN", "frcnn"),
-    Family("Mask R-CNN"),
-    Family("Keypoint R-CNN"),
-    Family("Cascade R-CNN", "fastercascadercnn"),
-    Family("Cascade Mask R-CNN"),
-    Family("Context R-CNN"),
-    Family("RPN"),
-    Family("Libra R-CNN", "librafasterrcnn"),
-    Family("Grid R-CNN"),
-    Family("Dynamic R-CNN"),
-    Family("Double-Head R-CNN", "doublehead doubleheads dhfasterrcnn"),
-    Family("Sparse R-CNN"),
-    Family("Mask Scoring R-CNN", "msrcnn"),
-    Family("TridentNet", "tridentfasterrcnn"),
-    Family("HTC", "hybridtaskcascade"),
-    Family("SCNet"),
-    Family("PointRend"),
-    Family("QueryInst"),
-    Family("DiffusionDet"),
-    Family("Panoptic FPN"),
-    Family("RoI Transformer", "roitrans"),
-    Family("Oriented R-CNN"),
-    Family("Rotated RetinaNet"),
-    Family("Rotated FCOS"),
-    Family("Rotated Faster R-CNN"),
+    *_named(
+        "R-FCN, Fast R-CNN, Mask R-CNN, Keypoint R-CNN, Cascade Mask R-CNN, Context R-CNN, "
+        "RPN, Grid R-CNN, Dynamic R-CNN, Sparse R-CNN, SCNet, PointRend, QueryInst, "
+        "DiffusionDet, Panoptic FPN, Oriented R-CNN, Rotated RetinaNet, Rotated FCOS, "
+        "Rotated Faster R-CNN"
+    ),
+    Algorithm("Faster R-CNN", "frcnn"),
+    Algorithm("Cascade R-CNN", "fastercascadercnn"),
+    Algorithm("Libra R-CNN", "librafasterrcnn"),
+    Algorithm("Double-Head R-CNN", "doublehead doubleheads dhfasterrcnn"),
+    Algorithm("Mask Scoring R-CNN", "msrcnn"),
+    Algorithm("TridentNet", "tridentfasterrcnn"),
+    Algorithm("HTC", "hybridtaskcascade"),
+    Algorithm("RoI Transformer", "roitrans"),
     # queries
-    Family("DETR", "detectiontransformer"),
-    Family("Conditional DETR"),
-    Family("Deformable DETR"),
-    Family("DAB-DETR"),
-    Family("DN-DETR"),
-    Family("Anchor DETR"),
-    Family("RT-DETR", "rtdetrdetectionmodel", "l/large x/xlarge"),
-    Family("RT-DETRv2"),
-    Family("RF-DETR", "", "nano small medium base large"),
-    Family("LW-DETR", "", "tiny small medium large xlarge"),
-    Family("D-FINE", "", DETR, "HGNetv2"),
-    Family("DEIM"),
-    Family("DEIMv2"),
-    Family("Co-DETR", "codino codeformabledetr"),
-    Family("DINO", "dinodetr"),
-    Family("Grounding DINO", "mmgroundingdino gdino", "Tiny Base", "Swin-{}"),
-    Family("DETA"),
-    Family("DDQ", "ddqdetr"),
-    Family("Table Transformer"),
-    Family("OWL-ViT", "", "Base Large", "ViT-{}"),
-    Family("OWLv2"),
-    Family("OmDet-Turbo"),
-    Family("GLIP"),
-    Family("YOLOS", "", "Tiny/ti Small/s Base/b", "DeiT-{}"),
-    Family("MaskFormer"),
-    Family("Mask2Former"),
-    Family("Mask DINO"),
-    Family("OneFormer"),
-    Family("EoMT", "eomtdinov3", "Small Base Large", "ViT-{}"),
+    *_named(
+        "Conditional DETR, Deformable DETR, DAB-DETR, DN-DETR, Anchor DETR, RT-DETRv2, DEIM, "
+        "DEIMv2, DETA, Table Transformer, OWLv2, OmDet-Turbo, GLIP, MaskFormer, Mask2Former, "
+        "Mask DINO, OneFormer"
+    ),
+    Algorithm("DETR", "detectiontransformer"),
+    Algorithm("RT-DETR", "rtdetrdetectionmodel", "l/large x/xlarge"),
+    Algorithm("RF-DETR", "", "nano small medium base large"),
+    Algorithm("LW-DETR", "", "tiny small medium large xlarge"),
+    Algorithm("D-FINE", "", DETR, "HGNetv2"),
+    Algorithm("Co-DETR", "codino codeformabledetr"),
+    Algorithm("DINO", "dinodetr"),
+    Algorithm("Grounding DINO", "mmgroundingdino gdino", "Tiny Base", "Swin-{}"),
+    Algorithm("DDQ", "ddqdetr"),
+    Algorithm("OWL-ViT", "", "Base Large", "ViT-{}"),
+    Algorithm("YOLOS", "", "Tiny/ti Small/s Base/b", "DeiT-{}"),
+    Algorithm("EoMT", "eomtdinov3", "Small Base Large", "ViT-{}"),
     # pixels
-    Family("FCN", "depthwiseseparablefcn"),
-    Family("U-Net"),
-    Family("U-Net++", "nestedunet"),
-    Family("U-Net 3+"),
-    Family("3D U-Net", "unet3d"),
-    Family("Attention U-Net", "attunet"),
-    Family("TransUNet"),
-    Family("Swin-Unet"),
-    Family("UNETR"),
-    Family("Swin UNETR"),
-    Family("nnU-Net", "nnunetv2"),
-    Family("V-Net", whole=True),
-    Family("SegNet"),
-    Family("SegResNet"),
-    Family("LinkNet"),
-    Family("MA-Net"),
-    Family("PAN", whole=True),
-    Family("PSPNet", "psp"),
-    Family("DeepLabV1"),
-    Family("DeepLabV2"),
-    Family("DeepLabV3", "aspphead"),
-    Family("DeepLabV3+", "deeplabv3p deeplabv3bplus depthwiseseparableaspphead"),
-    Family("LR-ASPP"),
-    Family("UPerNet", "uperhead uper"),
-    Family("SegFormer", "", B0_B5, "MiT-{}"),
-    Family("Segmenter"),
-    Family("SegNeXt"),
-    Family("SETR", "setrpup setrnaive setrmla"),
-    Family("DPT", "", "Base/b Large/l", "ViT-{}"),
-    Family("BEiT", "data2vecvision", "Base/b Large/l", "BEiT-{}"),
-    Family("Semantic FPN", "fpn semfpn fpnhead", whole=True),
-    Family("OCRNet"),
-    Family("CCNet"),
-    Family("DANet"),
-    Family("PSANet"),
-    Family("EncNet"),
-    Family("EMANet"),
-    Family("DNLNet"),
-    Family("GCNet"),
-    Family("ANN"),
-    Family("APCNet"),
-    Family("DMNet"),
-    Family("ISANet"),
-    Family("K-Net"),
-    Family("Non-local Net", "nonlocal"),
-    Family("ICNet"),
-    Family("ERFNet"),
-    Family("ENet"),
-    Family("CGNet"),
-    Family("ESPNet"),
-    Family("GINet"),
-    Family("PP-LiteSeg"),
-    Family("Decoupled SegNet"),
-    Family("Fast-SCNN"),
-    Family("FastFCN"),
-    Family("BiSeNetV1", "bisenet"),
-    Family("BiSeNetV2"),
-    Family("STDC", "stdc1 stdc2"),
-    Family("PIDNet", "", "S/small M/medium L/large", "PIDNet-{}"),
-    Family("DDRNet", "", "23slim 23", "DDRNet-{}"),
-    Family("Panoptic-DeepLab"),
+    *_named(
+        "U-Net 3+, TransUNet, Swin-Unet, UNETR, Swin UNETR, SegNet, SegResNet, LinkNet, "
+        "MA-Net, DeepLabV1, DeepLabV2, LR-ASPP, Segmenter, SegNeXt, OCRNet, CCNet, DANet, "
+        "PSANet, EncNet, EMANet, DNLNet, GCNet, ANN, APCNet, DMNet, ISANet, K-Net, ICNet, "
+        "ERFNet, ENet, CGNet, ESPNet, GINet, PP-LiteSeg, Decoupled SegNet, Fast-SCNN, "
+        "FastFCN, BiSeNetV2, Panoptic-DeepLab"
+    ),
+    Algorithm("FCN", "depthwiseseparablefcn"),
+    Algorithm("U-Net", "unets5d16"),
+    Algorithm("U-Net++", "nestedunet"),
+    Algorithm("3D U-Net", "unet3d"),
+    Algorithm("Attention U-Net", "attunet"),
+    Algorithm("nnU-Net", "nnunetv2"),
+    Algorithm("V-Net", whole=True),
+    Algorithm("PAN", whole=True),
+    Algorithm("PSPNet", "psp"),
+    Algorithm("DeepLabV3", "aspphead"),
+    Algorithm("DeepLabV3+", "deeplabv3p deeplabv3bplus depthwiseseparableaspphead"),
+    Algorithm("UPerNet", "uperhead uper"),
+    Algorithm("SegFormer", "", B0_B5, "MiT-{}"),
+    Algorithm("SETR", "setrpup setrnaive setrmla"),
+    Algorithm("DPT", "", "Base/b Large/l", "ViT-{}"),
+    Algorithm("BEiT", "data2vecvision beitbase beitlarge beitb beitl", "Base/b Large/l", "BEiT-{}"),
+    Algorithm("Semantic FPN", "fpn semfpn fpnhead", whole=True),
+    Algorithm("Non-local Net", "nonlocal"),
+    Algorithm("BiSeNetV1", "bisenet"),
+    Algorithm("STDC", "stdc1 stdc2"),
+    Algorithm("PIDNet", "", "S/small M/medium L/large", "PIDNet-{}"),
+    Algorithm("DDRNet", "", "23slim 23", "DDRNet-{}"),
 )
 
-MEANT = {
+OVERRIDES = {
     "RetinaNet": {"SSD"},
+    "UPerNet": {"BEiT"},
     "U-Net": {"FCN", "PSPNet", "DeepLabV3"},
     "K-Net": {"FCN", "PSPNet", "DeepLabV3", "UPerNet"},
     **{
@@ -284,11 +214,11 @@ MEANT = {
 
 
 @cache
-def algorithms() -> dict[str, Family]:
+def algorithms() -> dict[str, Algorithm]:
     """Every spelling of every algorithm, by `key`."""
     return {
-        key(spelling): family
-        for family in FAMILIES
+        normalized(spelling): family
+        for family in ALGORITHMS
         for spelling in (family.name, *family.aliases.split())
     }
 
@@ -296,7 +226,7 @@ def algorithms() -> dict[str, Family]:
 @cache
 def scales(name: str) -> dict[str, str]:
     """The backbone that each scale of the algorithm says, by `key` of the scale."""
-    family = algorithms()[key(name)]
+    family = algorithms()[normalized(name)]
     return {
         spelling: family.backbone.format(*values)
         for spelling, values in spellings(["{}"], (family.scales,))
@@ -309,5 +239,5 @@ def algorithm(text: str) -> str:
     >>> algorithm("FasterRCNN"), algorithm("unetplusplus"), algorithm("my own")
     ('Faster R-CNN', 'U-Net++', '')
     """
-    family = algorithms().get(key(text))
+    family = algorithms().get(normalized(text))
     return family.name if family else ""

@@ -76,7 +76,7 @@ def resnet(block: str, counts: tuple[int, ...]) -> str:
     return depths.pop() if len(depths) == 1 else ""
 
 
-def trunk(module: Any) -> str:
+def backbone_of(module: Any) -> str:
     """The backbone's one spelling; "" where its layers are no known network's.
 
     Args:

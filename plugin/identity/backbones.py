@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from .algorithms import B0_B5, SIZES, key, spellings
+from .algorithms import B0_B5, SIZES, normalized, spellings
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +31,41 @@ MULTIPLES = "0.25 0.35 0.5 0.75 1.4"
 WIDTHS = "32x4d 32x8d 64x4d 32x16d 32x32d 32x48d"
 
 BACKBONES = (
-    Backbone("ResNet"),
+    *map(
+        Backbone,
+        [
+            "ResNet",
+            "ResNeXt",
+            "MobileNet",
+            "MobileViTV2",
+            "EfficientNet",
+            "MobileDet",
+            "LCNet",
+            "MnasNet",
+            "GhostNet",
+            "ShuffleNetV2",
+            "SqueezeNet",
+            "Xception",
+            "Inception-ResNet V2",
+            "NAS",
+            "NASNet",
+            "PNASNet",
+            "CSPDarknet",
+            "CSPNeXt",
+            "HGNetv2",
+            "UNet-S5-D16",
+            "Swin",
+            "ConvNeXt",
+        ],
+    ),
     Backbone("ResNet-{}", "r{} rn{}", (DEPTHS,)),
     Backbone("ResNet-{}", "", ("10 14 26 200",)),
     Backbone("ResNet-{}{}", "r{}{}", (DEPTHS, "b c d")),
     Backbone("ResNet-{}-vd", "r{}vd", (DEPTHS,)),
     Backbone("ResNet-{} V1", "resnetv1{}", (DEPTHS,)),
     Backbone("ResNet-{} V1{}", "", (DEPTHS, "b c d s")),
-    Backbone("ResNet-{} V1{}", "", (DEPTHS, "b c d s")),
     Backbone("ResNet-{} V2", "resnetv2{}", (DEPTHS,)),
     Backbone("Wide-ResNet-{}-2", "", ("50 101",)),
-    Backbone("ResNeXt"),
     Backbone("ResNeXt-{}", "x{}", ("50 101 152",)),
     Backbone("ResNeXt-{} {}", "x{}{}", ("50 101 152", WIDTHS)),
     Backbone("SE-ResNet-{}", "", (DEPTHS,)),
@@ -51,7 +75,6 @@ BACKBONES = (
     Backbone("ResNeSt-{}", "resnest{}d resnest{}e resnests{}", ("14 26 50 101 200 269",)),
     Backbone("Res2Net-{}", "r2{}", ("50 101",)),
     Backbone("SENet-{}", "", ("154",)),
-    Backbone("MobileNet"),
     Backbone("MobileNetV{}", "mbv{} mobilenetv{}1.0", ("1 2 3 4",)),
     Backbone("MobileNetV1", "mobilenet1.0"),
     Backbone("MobileNetV{} {}", "", ("1 2", MULTIPLES)),
@@ -59,34 +82,18 @@ BACKBONES = (
     Backbone("MobileNetV3-{}", "mbv3{}", ("Large Small",)),
     Backbone("MobileNetV4-{}", "mobilenetv4conv{} mobilenetv4hybrid{}", ("Small Medium Large",)),
     Backbone("MobileViT-{}", "", ("Small/s X-Small/xs XX-Small/xxs",)),
-    Backbone("MobileViTV2"),
     Backbone("MobileOne-{}", "", ("S0 S1 S2 S3 S4",)),
-    Backbone("EfficientNet"),
     Backbone("EfficientNet-{}", "eff{}", ("B0 B1 B2 B3 B4 B5 B6 B7 B8 L2",)),
     Backbone("EfficientNet-Lite{}", "", ("0 1 2 3 4",)),
     Backbone("EfficientNetV2-{}", "", ("S M L XL",)),
-    Backbone("MobileDet"),
-    Backbone("LCNet"),
-    Backbone("MnasNet"),
-    Backbone("GhostNet"),
-    Backbone("ShuffleNetV2"),
-    Backbone("SqueezeNet"),
     Backbone("VGG-{}", "vgg{}bn", ("11 13 16 19",)),
     Backbone("DenseNet-{}", "", ("121 161 169 201 264",)),
     Backbone("DPN-{}", "dpn{}b", ("68 92 98 107 131",)),
-    Backbone("Xception"),
     Backbone("Xception-{}", "", ("41 65 71",)),
     Backbone("Inception V{}", "", ("1 2 3 4",)),
-    Backbone("Inception-ResNet V2"),
-    Backbone("NAS"),
     Backbone("", "nasfpn"),  # a neck
-    Backbone("NASNet"),
-    Backbone("PNASNet"),
     Backbone("DarkNet-{}", "d{}", ("19 53",)),
-    Backbone("CSPDarknet"),
     Backbone("CSPDarknet-53", "cspd53"),
-    Backbone("CSPNeXt"),
-    Backbone("HGNetv2"),
     Backbone("Hourglass-{}", "hg{}", ("52 104",)),
     Backbone("DLA", "dlav0"),
     Backbone("DLA-{}", "", ("34 46 60 102 169",)),
@@ -98,15 +105,12 @@ BACKBONES = (
         ("X Y", "200MF 400MF 600MF 800MF 1.6GF 3.2GF 4GF/4.0GF 6.4GF 8GF/8.0GF 12GF"),
     ),
     Backbone("VoVNet-{}", "v{}ese", ("19 39 57 99",)),
-    Backbone("UNet-S5-D16"),
     Backbone("STDC{}", "", ("1 2",)),
     Backbone("MiT-{}", "mixvisiontransformer{}", (B0_B5,)),
     Backbone("PVT-{}", "", ("Tiny/t Small/s Medium/m Large/l",)),
     Backbone("PVTv2-{}", "", (B0_B5,)),
-    Backbone("Swin"),
     Backbone("Swin-{}", "swintransformer{}", (SIZES,)),
     Backbone("SwinV2-{}", "swintransformerv2{}", (SIZES,)),
-    Backbone("ConvNeXt"),
     Backbone("ConvNeXt-{}", "", (f"Atto Femto Pico Nano {SIZES} XLarge/xl",)),
     Backbone("ConvNeXtV2-{}", "", ("Atto Femto Pico Nano Tiny/t Base/b Large/l Huge/h",)),
     Backbone("ViT-{}", "vit{}16 vit{}32 vit{}8 visiontransformer{} vitdet{}", (f"{SIZES} Huge/h",)),
@@ -142,4 +146,4 @@ def backbone(text: str) -> str:
     >>> backbone("resnet50"), backbone("R-101"), backbone("mit_b0")
     ('ResNet-50', 'ResNet-101', 'MiT-B0')
     """
-    return backbones().get(key(text), "")
+    return backbones().get(normalized(text), "")

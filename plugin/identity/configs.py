@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from . import backbone_structure
-from .algorithms import MEANT, algorithm
+from .algorithms import OVERRIDES, algorithm
 from .backbones import backbone
 
 Said = dict[str, tuple[str, str]]
@@ -98,7 +98,7 @@ def _detector(model: Mapping[str, Any]) -> str:
     last = [part[-1] if isinstance(part, list) else part for part in parts if part]
     named = {_headed(_kind(part)) for part in last} - {""}
     network = algorithm(_kind(model.get("backbone") or {}))
-    if network and named <= MEANT.get(network, set()):
+    if network and named <= OVERRIDES.get(network, set()):
         return network
     return named.pop() if len(named) == 1 else ""
 

@@ -1,289 +1,264 @@
-"""What the name of a model says.
-
-The longest known spelling wins; doubt leaves a field empty.
-"""
+"""Reads the name of a model: the longest known spelling wins, and doubt leaves a field empty."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from functools import cache
+from typing import NamedTuple
 
-from .algorithms import MEANT, algorithms, key, scales, spelled
+from .algorithms import OVERRIDES, Algorithm, algorithm, algorithms, normalized, scales, words_of
 from .backbones import backbone, backbones
 
 PLAIN = set(
-    " ".join(
-        (
-            "fpn nasfpn bifpn pafpn panfpn fpnlite dc5 c4 neck head backbone caffe gn bn syncbn",
-            "coco mscoco voc pascal ade cityscapes lvis openimages camvid kitti drive imagenet",
-            "tf tensorflow keras torch pytorch torchvision paddle gluon mxnet onnx openvino timm",
-            "smp mmdet mmseg detectron ultralytics hf facebook nvidia microsoft google detectors",
-            "segmentation detection detect det seg segm sem semantic instance panoptic pose obb",
-            "keypoint keypoints ins object objects image model models tiny",
-            "cv my our the a an new best last final baseline default test train training trained",
-            "pretrained pre finetuned finetune scratch run exp experiment v u",
-        )
-    ).split()
+    [
+        "fpn",
+        "nasfpn",
+        "bifpn",
+        "pafpn",
+        "panfpn",
+        "fpnlite",
+        "dc5",
+        "c4",
+        "neck",
+        "head",
+        "backbone",
+        "caffe",
+        "gn",
+        "bn",
+        "syncbn",
+        "coco",
+        "mscoco",
+        "voc",
+        "pascal",
+        "ade",
+        "cityscapes",
+        "lvis",
+        "openimages",
+        "camvid",
+        "kitti",
+        "drive",
+        "imagenet",
+        "tf",
+        "tensorflow",
+        "keras",
+        "torch",
+        "pytorch",
+        "torchvision",
+        "paddle",
+        "gluon",
+        "mxnet",
+        "onnx",
+        "openvino",
+        "timm",
+        "smp",
+        "mmdet",
+        "mmseg",
+        "detectron",
+        "ultralytics",
+        "hf",
+        "facebook",
+        "nvidia",
+        "microsoft",
+        "google",
+        "detectors",
+        "segmentation",
+        "detection",
+        "detect",
+        "det",
+        "seg",
+        "segm",
+        "sem",
+        "semantic",
+        "instance",
+        "panoptic",
+        "pose",
+        "obb",
+        "keypoint",
+        "keypoints",
+        "ins",
+        "object",
+        "objects",
+        "image",
+        "model",
+        "models",
+        "tiny",
+        "cv",
+        "my",
+        "our",
+        "the",
+        "a",
+        "an",
+        "new",
+        "best",
+        "last",
+        "final",
+        "baseline",
+        "default",
+        "test",
+        "train",
+        "training",
+        "trained",
+        "pretrained",
+        "pre",
+        "finetuned",
+        "finetune",
+        "scratch",
+        "run",
+        "exp",
+        "experiment",
+        "v",
+        "u",
+        "e",
+        "x",
+    ]
 )
-"""Words that say nothing of the algorithm. Any other word right before an algorithm may name a kin
-of it ("anchor detr", "attention unet"): there a name is left unsure."""
+"""Words that name no algorithm. Any other word right before an algorithm may make another of it
+("anchor detr", "attention unet"), as `VARIANTS` after it do: such an algorithm is not read."""
 
-OTHER = {
-    "world": {"YOLOv8": "YOLO-World"},
-    "worldv": {"YOLOv8": "YOLO-World"},
-    "rotated": {"RetinaNet": "Rotated RetinaNet", "FCOS": "Rotated FCOS"},
-    **{word: {} for word in ("oriented", "3d", "face", "lstm")},
-}
-"""Words after an algorithm that make another of it ("yolov8s-world"), and which, where known."""
+VARIANTS = {"oriented", "rotated", "3d", "face", "lstm"}
+COUNTS = {"epoch", "epochs", "ep", "iter", "iters", "step", "steps", "bs", "batch", "seed", "r"}
+SIZES = {"img", "imgsz", "image", "size", "input", "res", "crop"}
+RANGES = {"ms", "mstrain", "multiscale"}
+"""Words before a number that is no size, may be glued to one, or begins a range of sizes."""
 
-NO_SIZE = {"epoch", "epochs", "ep", "iter", "iters", "step", "steps", "bs", "batch", "seed", "r"}
-"""Words before a number that is no size."""
+RECTANGLE = re.compile(
+    r"(?<![0-9x.])({0}) ?[x\u00d7] ?({0})(?:x[1-4])?(?:px)?(?![a-z0-9]|.pre)".format(
+        "3[2-9]|[4-9][0-9]|[1-9][0-9]{2,3}"
+    )
+)
+"""A height and a width, no volume ("96x96x96"), width of a ResNeXt or size of a pretraining."""
 
-SIZE = {"img", "imgsz", "image", "size", "input", "res", "crop"}
-"""Words that a size may be glued to."""
-
-LONGEST = 9
-"""Words in a spelling; "Faster R-CNN" has three."""
-
-SIDES = range(32, 10_000)
-"""Pixels of a side where two are given: below it "8x8" is a batch and "32x4d" a ResNeXt."""
-
-SQUARES = range(96, 4097)
-"""Pixels where one number is given."""
-
-YEARS = range(1990, 2040)
-
+LIMITS = {"fasterrcnnmobilenetv3large320fpn": "320x640"}  # torchvision states the short limit
 FOLDER = re.compile(r"[/\\](?=\S)")
+OWN = re.compile(r"(.+?) ([1-9][0-9]{0,4}x[1-9][0-9]{0,4})(?: (.+))?")  # str(Identity(...))
+LONGEST = 9  # words in a spelling; "Faster R-CNN" has three
 
-OWN = re.compile(r"(.+?) ([1-9][0-9]{0,4}x[1-9][0-9]{0,4})(?: (.+))?")
-"""The layout of ``str(Identity(...))``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Word:
-    """A word or number; ``glued`` where nothing stands between it and the one before."""
-
-    text: str
-    glued: bool = False
-
-    @property
-    def number(self) -> int:
-        """Its value; 0 where it is no whole number, begins with 0 or is too long for pixels."""
-        plain = self.text.isdigit() and len(self.text) < 5 and self.text[0] != "0"
-        return int(self.text) if plain else 0
+Words = list[tuple[str, bool]]
+"""Words and numbers in lower case, each with whether it is glued to the one before."""
 
 
-Words = list[Word]
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """The words from ``start`` to before ``stop``, and the key that they spell."""
+class Span(NamedTuple):
+    """The words from ``start`` to before ``stop``, and the algorithm or backbone they spell."""
 
     start: int
     stop: int
-    key: str
-
-    def within(self, others: list[Span]) -> bool:
-        """Whether it is a part of a longer one."""
-        return any(
-            other.start <= self.start and self.stop <= other.stop
-            for other in others
-            if (other.start, other.stop) != (self.start, self.stop)
-        )
+    algorithm: Algorithm | None
+    backbone: str
 
 
 def parse(name: str) -> dict[str, str]:
-    """The fields of an identity; "" where the name does not say, or not clearly. Never raises."""
+    """The fields of an identity; "" for those that the name leaves open. Never raises."""
     own = OWN.fullmatch(name)
-    if own and _is_own(own[1], own[3] or ""):
+    if own and algorithm(own[1]) == own[1] and _is_backbone(own[3] or "", own[1]):
         return {"algorithm": own[1], "input_size": own[2], "backbone": own[3] or ""}
-    if len(name) > 1000:  # a text, no name; reading it would take long
-        name = ""
-    words = split(FOLDER.split(name.strip().rstrip("/\\"))[-1])
-    trunks = list(_spelled(words, backbones(), _nothing_follows))
-    families = [
-        span
-        for span in _spelled(words, algorithms(), _size_or_scale_follows)
-        if not algorithms()[span.key].whole or _leads(span, words, trunks)
-    ]
-    algorithm, trunk = _algorithm(words, families, trunks), _trunk(words, families, trunks)
-    if algorithm == "SSD" and trunk.startswith("ResNet-") and Word("fpn") in words:
-        # the Object Detection API's own word for RetinaNet, which it has over ResNet V1 alone
-        algorithm, trunk = "RetinaNet", f"{trunk.removesuffix(' V1')} V1"
-    return {
-        "algorithm": algorithm,
-        "input_size": _rectangle(words)
-        or (_square(words, [*families, *trunks]) if algorithm or trunk else ""),
-        "backbone": trunk,
-    }
+    name = FOLDER.split(name.strip().rstrip("/\\"))[-1] if len(name) <= 1000 else ""
+    words = words_of(name)
+    spans = list(_spans(words))
+    found = _algorithm(words, spans)
+    named = {span.backbone for span in spans} - {""}
+    named = named or {_scale(words, s.stop, s.algorithm) for s in spans if s.algorithm} - {""}
+    trunk = named.pop() if len(named) == 1 else ""
+    if found == "SSD" and trunk.startswith("ResNet-") and ("fpn", False) in words:
+        # the Object Detection API's name for RetinaNet, which it has over ResNet V1 alone
+        found, trunk = "RetinaNet", f"{trunk.removesuffix(' V1')} V1"
+    limits = next((LIMITS[text] for text in LIMITS if text in normalized(name)), "")
+    size = limits or _rectangle(name.lower()) or (_square(words, spans) if found or trunk else "")
+    return {"algorithm": found, "input_size": size, "backbone": trunk}
 
 
-def split(name: str) -> Words:
-    """The words and numbers of a name, in lower case.
-
-    >>> [word.text for word in split("FasterRCNN_ResNet50-640")]
-    ['fasterrcnn', 'resnet', '50', '640']
-    """
-    return [Word(text, glued) for text, glued in spelled(name)]
+def _is_backbone(text: str, of: str) -> bool:
+    """Whether what follows an own name is a backbone, and no remark ("coco")."""
+    known = text in {backbone(text), *scales(of).values()}
+    return known or PLAIN.isdisjoint(re.split(r"[\W_]+", text.lower()))
 
 
-def _is_own(head: str, tail: str) -> bool:
-    """Whether ``head`` is an algorithm's one spelling and ``tail`` no mere remark ("coco")."""
-    family = algorithms().get(key(head))
-    if family is None or family.name != head or tail != " ".join(tail.split()):
-        return False
-    known = {backbone(tail), *scales(head).values()}
-    return tail in known or PLAIN.isdisjoint(re.split(r"[\W_]+", tail.lower()))
+@cache
+def _spellings() -> dict[str, tuple[Algorithm | None, str]]:
+    known = {**algorithms(), **backbones()}
+    return {text: (algorithms().get(text), backbones().get(text, "")) for text in known}
 
 
-def _spelled(
-    words: Words, known: Container[str], may_follow: Callable[[Words, Span], bool]
-) -> Iterator[Span]:
-    """Known spellings from left to right, each as long as possible, none out of a glued word."""
+def _joined(words: Words) -> str:
+    return "".join(text for text, _ in words)
+
+
+def _spans(words: Words) -> Iterator[Span]:
+    """Known spellings from left to right, each as long as possible, from border to border."""
     start = 0
     while start < len(words):
-        longest = start + 1
         for stop in range(min(len(words), start + LONGEST), start, -1):
-            span = Span(start, stop, _joined(words, start, stop))
-            if span.key in known and not words[start].glued and _ends(words, span, may_follow):
-                yield span
-                longest = stop
+            found = _spellings().get(_joined(words[start:stop]))
+            if found and not words[start][1] and _ends(words, stop, found[0]):
+                yield Span(start, stop, *found)
+                start = stop - 1
                 break
-        start = longest
-
-
-def _ends(words: Words, span: Span, may_follow: Callable[[Words, Span], bool]) -> bool:
-    """Whether a spelling may end there, or what is glued to it makes it another ("detr3d")."""
-    after = words[span.stop : span.stop + 2]
-    if not after or not after[0].glued or after[0].text in PLAIN:
-        return True
-    if after[0].text == "plus":  # a variant, unless it joins two: "FasterRCNN+FPN"
-        return len(after) == 2 and after[1].glued
-    return may_follow(words, span)
-
-
-def _size_or_scale_follows(words: Words, span: Span) -> bool:
-    """As in "ssd512", "yolo11n"."""
-    return words[span.stop].number in SQUARES or bool(_scale(words, span))
-
-
-def _nothing_follows(words: Words, span: Span) -> bool:  # noqa: ARG001
-    return False
-
-
-def _algorithm(words: Words, families: list[Span], trunks: list[Span]) -> str:
-    """The one algorithm that is named; "" where there is none, doubt, or a contradiction."""
-    if not all(_begins(words, span.start, [*families, *trunks]) for span in families):
-        return ""
-    # a word of the backbone's name is no second algorithm: "upernet_beit-base"
-    apart = [span for span in families if not span.within(trunks)]
-    name = _meant(families) or _meant(apart)
-    for at in range(families[0].stop if families else 0, len(words)):
-        turned = OTHER.get(words[at].text, OTHER.get(_joined(words, at, at + 2)))
-        if turned is not None:
-            return turned.get(name, "")
-    return name
-
-
-def _meant(families: list[Span]) -> str:
-    """The one algorithm of these, or the one that is meant beside the others."""
-    names = {algorithms()[span.key].name for span in families}
-    return next((name for name in names if names - {name} <= MEANT.get(name, set())), "")
-
-
-def _leads(span: Span, words: Words, trunks: list[Span]) -> bool:
-    """Whether a common word stands as an algorithm does: alone, or first before a backbone."""
-    alone = span.stop - span.start == len(words)
-    return alone or (span.start == 0 and any(trunk.start == span.stop for trunk in trunks))
-
-
-def _begins(words: Words, start: int, known: list[Span]) -> bool:
-    """Whether what stands before an algorithm leaves it what it is, as "anchor detr" does not."""
-    before = start - 1
-    if before < 0 or any(span.start <= before < span.stop for span in known):
-        return True
-    text = words[before].text
-    counted = words[before].glued and words[before - 1].text[0].isdigit()  # "2x", "20e"
-    return text[0].isdigit() or text in PLAIN or (counted and text != "d")
-
-
-def _trunk(words: Words, families: list[Span], trunks: list[Span]) -> str:
-    """The one backbone that is named, else what the algorithm's scale says; "" where in doubt."""
-    names = {backbones()[span.key] for span in trunks if not span.within(families)} - {""}
-    if len(names) == 1:
-        return names.pop()
-    scaled = {_scale(words, span) for span in families}
-    return scaled.pop() if not names and len(scaled) == 1 else ""
-
-
-def _scale(words: Words, span: Span) -> str:
-    """The backbone by the scale that follows an algorithm, as in "yolo11n", "yolo11-seg-n"."""
-    known = scales(algorithms()[span.key].name)
-    start = span.stop
-    while start < len(words):
-        for stop in range(min(len(words), start + 3), start, -1):
-            scale = Span(start, stop, _joined(words, start, stop))
-            alone = scale.key.isdigit() and not words[start].glued  # "ssd_512" states a size only
-            if scale.key in known and not alone and _ends(words, scale, _nothing_follows):
-                return known[scale.key]
-        if words[start].text not in PLAIN:
-            break
         start += 1
+
+
+def _ends(words: Words, stop: int, spelled: Algorithm | None = None) -> bool:
+    """Whether a spelling may end here, or the word glued to it makes it another ("detr3d")."""
+    text, glued = words[stop] if stop < len(words) else ("", False)
+    if not glued or text in PLAIN:
+        return True
+    if text == "plus":  # a variant, unless it joins two: "FasterRCNN+FPN"
+        return stop + 2 == len(words) and words[stop + 1][1]
+    return spelled is not None and (_is_side(text) or _scale(words, stop, spelled) != "")
+
+
+def _algorithm(words: Words, spans: list[Span]) -> str:
+    """The one algorithm that is named; "" where there is none, doubt, or a contradiction."""
+    names, last = set(), 0
+    for start, stop, spelled, _ in spans:
+        # a word of other names ("fpn") is believed alone, or first before a backbone
+        leads = start == 0 and (stop == len(words) or any(s.start == stop for s in spans))
+        if spelled and (leads or not spelled.whole):
+            before = words[start - 1][0] if start > last else "0"
+            if before not in PLAIN and not before[0].isdigit():
+                return ""
+            names.add(spelled.name)
+        last = stop
+    if not VARIANTS.isdisjoint(text for text, _ in words[spans[0].stop if spans else 0 :]):
+        return ""
+    return next((name for name in names if names - {name} <= OVERRIDES.get(name, set())), "")
+
+
+def _scale(words: Words, at: int, of: Algorithm) -> str:
+    """The backbone by the scale that follows an algorithm, as in "yolo11n", "yolo11-seg-n"."""
+    known = scales(of.name)
+    for start in range(at, len(words)):
+        for stop in range(min(len(words), start + 3), start, -1):
+            text = _joined(words[start:stop])
+            is_size = text.isdigit() and not words[start][1]  # "ssd_512"
+            if text in known and not is_size and _ends(words, stop):
+                return known[text]
+        if words[start][0] not in PLAIN:
+            break
     return ""
 
 
-def _rectangle(words: Words) -> str:
-    """A size given as "512x1024" or "512-1024"; "" where there is none, or several."""
-    found = set()
-    for at, word in enumerate(words):
-        after = words[at + 1 : at + 5]
-        by = len(after) > 1 and after[0].text == "x" and word.number in SIDES
-        if at > 1 and words[at - 1].text == "x" and words[at - 2].number in SIDES:
-            continue
-        if by and after[1].number in SIDES:
-            if _ends_size(after[2:]):
-                found.add((word.number, after[1].number))
-        elif _is_square(words, at) and _is_square(words, at + 1):
-            before = words[at - 1].text if at else ""
-            if before not in {"ms", "mstrain", "multiscale"}:  # there they are the limits of many
-                found.add((word.number, words[at + 1].number))
-    return "{}x{}".format(*found.pop()) if len(found) == 1 else ""
-
-
-def _ends_size(rest: Words) -> bool:
-    """Whether two numbers are all: no "32x48d", no volume, no size of the pretraining."""
-    if rest and rest[0].text == "x" and rest[0].glued:
-        return len(rest) > 1 and rest[1].number not in SIDES  # "640x640x3"
-    return not rest or rest[0].text == "px" or not (rest[0].glued or rest[0].text == "pre")
+def _rectangle(name: str) -> str:
+    stated = set(RECTANGLE.findall(name))
+    return "x".join(stated.pop()) if len(stated) == 1 else ""
 
 
 def _square(words: Words, spans: list[Span]) -> str:
-    """A size given as one number, "ssd512", "img640"; "" where there is none, or several."""
-    found = set()
-    for at, word in enumerate(words):
-        covered = any(span.start <= at < span.stop for span in spans)
-        follows = any(span.stop == at for span in spans)
-        if not covered and _is_square(words, at, glued=follows):
-            found.add(word.number)
-    side = found.pop() if len(found) == 1 else ""
-    return f"{side}x{side}" if side else ""
+    """A size given as one number ("ssd512", "img640") or as two limits ("800_1333")."""
+    places = []
+    for at, (text, glued) in enumerate(words):
+        before = words[at - 1][0] if at else ""
+        begins = not glued or before in SIZES or any(span.stop == at for span in spans)
+        ends = at + 1 == len(words) or not words[at + 1][1] or words[at + 1][0] == "px"
+        is_spelling = any(span.start <= at < span.stop for span in spans)
+        if _is_side(text) and begins and ends and not is_spelling and before not in COUNTS:
+            places.append(at)
+    sides = [words[at][0] for at in places]
+    if len(sides) == 2 and places[1] == places[0] + 1:
+        return "x".join(sides) if words[places[0] - 1][0] not in RANGES else ""
+    return f"{sides[0]}x{sides[0]}" if len(set(sides)) == 1 else ""
 
 
-def _is_square(words: Words, at: int, glued: bool = False) -> bool:
-    """Whether the word is a number that may be a side: no year, count or part of a word."""
-    if at >= len(words):
-        return False
-    word, before = words[at], words[at - 1].text if at else ""
-    if word.number not in SQUARES or word.number in YEARS or before in NO_SIZE:
-        return False
-    if word.number % 4 and word.number % 8 != 1:  # networks halve it, or halve all but one
-        return False
-    after = words[at + 1] if at + 1 < len(words) else Word("")
-    named = before in SIZE
-    return (not word.glued or glued or named) and (not after.glued or after.text == "px")
-
-
-def _joined(words: Words, start: int, stop: int) -> str:
-    return "".join(word.text for word in words[start:stop])
+def _is_side(text: str) -> bool:
+    """Whether a number may be a side in pixels: no year, and a multiple of 4 or 8 n + 1."""
+    side = int(text) if text.isdigit() and text[0] != "0" and len(text) < 5 else 0
+    return 96 <= side <= 4096 and side not in range(1990, 2040) and (side % 4 == 0 or side % 8 == 1)
