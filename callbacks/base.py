@@ -151,7 +151,7 @@ class CallbackBase:
         self.run, self.evaluator = run, evaluator
         return run
 
-    def predictor(self, model: Any, run: Run) -> Predict | None:
+    def predictor(self, model: Any, run: Run) -> Predict | None:  # noqa: ARG002
         """How boxscore measures a batch, where the user does not say; None where it cannot."""
         return None
 
@@ -174,7 +174,7 @@ class CallbackBase:
         self._stack.callback(register(Hook(see), with_kwargs=True).remove)
 
     def stop(self, status: Status) -> None:
-        """Measure what was trained since, if the training ended well, close the run, remove hooks."""
+        """End the run: evaluate once more if the training ended well, and remove the hooks."""
         stack, self._stack = self._stack, ExitStack()
         with stack:
             if self.run is None or not self.run.is_open:
@@ -280,7 +280,7 @@ class CallbackBase:
                 step=step,
                 images=self.progress.images,
                 epoch=self.epochs() if epoch is None else epoch,
-                batch=semantic and (lambda: measured_on(*semantic(), ignore_index)),
+                batch=None if semantic is None else lambda: measured_on(*semantic(), ignore_index),
             )
 
     def epochs(self) -> float | None:

@@ -33,7 +33,7 @@ class BatchReader:
         return length(self.images(batch))
 
     def ids(self, batch: Any) -> list[Any]:
-        """The ids in the targets of the N images, None for those without; empty where none can be."""
+        """The ids in the targets of the N images, None for those without; empty without targets."""
         targets = self.targets(batch)
         return ids_of(targets) if isinstance(targets, list | tuple) else []
 

@@ -122,7 +122,7 @@ def _form(value: Any) -> str:
 
 
 def ignored_by(criterion: Any) -> int | None:
-    """The label of 0 or more that ``criterion``, or a part of it, ignores; None where there is none.
+    """The label, 0 or more, that ``criterion`` or a part of it ignores; None without one.
 
     Parts are the modules inside, and the keywords of a `functools.partial`.
     """

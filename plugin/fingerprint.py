@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from .detection.batch import as_array
-
 DIGITS = 12
 """Hex digits of a fingerprint; names in the trackers show the first six."""
 
@@ -33,6 +31,11 @@ class Fingerprint:
 
     def __len__(self) -> int:
         return len(self._images)
+
+    @property
+    def contents(self) -> dict[str, str]:
+        """The images' digests by id; none where images came without."""
+        return {} if self.anonymous else dict(self._images)
 
     @property
     def ids(self) -> frozenset[str]:
@@ -72,6 +75,12 @@ def identifier(image_id: object) -> str:
     """An image's id as text: ``7``, ``"7"`` and ``tensor(7)`` are one image."""
     value = image_id.item() if hasattr(image_id, "item") else image_id
     return str(int(value) if isinstance(value, float) and value.is_integer() else value)
+
+
+def as_array(values: Any) -> Any:
+    from .detection.batch import as_array as read
+
+    return read(values)
 
 
 def detection_content(target: Mapping[str, Any], names: Mapping[int, str]) -> bytes:

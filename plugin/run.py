@@ -316,7 +316,7 @@ class Run:
             tags["evaluation_batch_size"] = str(results.batch_size)
         points = results.points(self.dataset, split, fingerprint, step, per_class=self._per_class)
         items = [*self._new_tags(**tags), *points]
-        if distributed.rank() == 0:
+        if distributed.rank() == 0 and not self._is_over:
             self._files = self._files or tempfile.TemporaryDirectory(prefix="boxscore-")
             path = results.write_table(Path(self._files.name, f"{split}-{step}.json"))
             items.append(File(f"per_class/{split}.json", str(path), step, split))

@@ -1,5 +1,4 @@
 import math
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from boxscore import CATALOGUE, Identity, Point, Run
 from boxscore.loggers import MemoryLogger
 from boxscore.records import Item, RunStart
+from tests.warned import warns, warns_not
 
 IDENTITY = Identity("RetinaNet", "640x640", "ResNet50")
 TARGET: dict[str, Any] = {
@@ -175,10 +175,9 @@ def test_a_nan_loss_is_news(memory: MemoryLogger) -> None:
 
 def test_an_unknown_loss_is_other_and_told_once(memory: MemoryLogger) -> None:
     with run(memory=memory) as watched:
-        with pytest.warns(UserWarning, match="'my_loss' is not known"):
+        with warns("'my_loss' is not known"):
             watched.record({"loss_cls": 1.0, "my_loss": 2.0}, step=2)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
+        with warns_not():
             watched.record({"loss_cls": 1.0, "my_loss": 2.0}, step=4)
     assert keys(memory)["loss RetinaNet 640x640/other.train"] == 2.0
 
@@ -247,7 +246,7 @@ class Broken(MemoryLogger):
 def test_a_broken_logger_stops_neither_training_nor_the_others(
     memory: MemoryLogger, verb: str
 ) -> None:
-    with pytest.warns(UserWarning, match="boxscore: Broken") as told:
+    with warns("boxscore: Broken") as told:
         with run(memory=memory, loggers=[Broken(verb), memory], on_error="warn") as watched:
             for step in range(1, 11):
                 watched.record({"loss_cls": 1.0}, step=step)

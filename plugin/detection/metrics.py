@@ -14,15 +14,18 @@ bit for bit, with four differences, each of which mends something there:
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 
+from boxscore.fingerprint import Fingerprint, detection_content
 from boxscore.metric import NO_CLASS, Classes, class_names
 
-from .batch import Batch, Detections, ImageId, Truths, image_ids, read_batch
+from .batch import Batch, Detections, ImageId, Truths, read_batch
+from .batch import image_ids as read_ids
 from .coco_summary import Arrays, Ranking, accumulate, figures, figures_per_class, rank
 from .confusion import Confusion, confuse
 from .curves import BestF1s, Curves, best_f1s, curves
@@ -130,11 +133,19 @@ class DetectionMetrics:
     def reset(self) -> None:
         """Forget every image; ground-truth masks that were made ready stay so."""
         self._parts: list[Tally] = []
+        self.evaluated = Fingerprint()
+        self._objects: Counter[str] = Counter()
         self._seen: set[ImageId] = set()
         self._ranking: Ranking | None = None
         self._arrays: dict[str, Arrays] = {}
 
-    def update(self, predictions: Dicts, targets: Dicts) -> None:
+    def counts(self) -> dict[str, int]:
+        """How many objects each class has, by class name."""
+        return {name: self._objects[name] for name in self._names.values()}
+
+    def update(
+        self, predictions: Dicts, targets: Dicts, image_ids: Sequence[Any] | None = None
+    ) -> None:
         """Take in one batch of images.
 
         Raises:
@@ -147,7 +158,10 @@ class DetectionMetrics:
             raise ValueError(
                 f"{len(predictions)} predictions for {len(targets)} targets: one each per image"
             )
-        ids = image_ids(targets)
+        if image_ids is not None:
+            pairs = zip(image_ids, targets, strict=True)
+            targets = [t if "image_id" in t else {**t, "image_id": i} for i, t in pairs]
+        ids = read_ids(targets)
         fresh = self._unseen(ids)
         if not fresh:
             return
@@ -157,6 +171,11 @@ class DetectionMetrics:
             [ids[place] for place in fresh],
         )
         self._add(self._tally(batch))
+        for place in fresh:
+            self.evaluated.add(
+                targets[place].get("image_id"), detection_content(targets[place], self._names)
+            )
+            self._objects.update(self._names[int(n)] for n in targets[place]["labels"])
 
     def merge(self, other: Self) -> None:
         """Take in all that ``other`` has seen, less what was seen here.
@@ -166,6 +185,8 @@ class DetectionMetrics:
         """
         if other._settings() != self._settings():
             raise ValueError("only metrics of the same classes and settings merge")
+        self.evaluated.merge(other.evaluated)
+        self._objects.update(other._objects)
         for part in list(other._parts):
             fresh = self._unseen(part.ids)
             self._add(part if len(fresh) == len(part.ids) else part.take(fresh))

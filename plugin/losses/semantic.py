@@ -10,6 +10,7 @@ the loss is NaN instead, and its gradient 0.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -154,3 +155,24 @@ def _per_class(values: Tensor | Sequence[float] | None, logits: Tensor, name: st
 
 def _mean(summed: Tensor, size: Tensor) -> Tensor:
     return summed / size.masked_fill(size == 0, 1)
+
+
+def count_valid(targets: Any, ignore_index: int | None) -> Any:
+    """How many pixels of ``targets`` (N, H, W) count, on their device."""
+    return math.prod(targets.shape) if ignore_index is None else (targets != ignore_index).sum()
+
+
+def semantic_losses(logits: Any, targets: Any, *, ignore_index: int | None) -> dict[str, Any]:
+    """Focal, cross-entropy and Dice loss of one batch, as scalars on the logits' device.
+
+    Args:
+        logits: (N, C, H, W); C = 1 means two classes through a sigmoid.
+        targets: integers (N, H, W).
+        ignore_index: pixels with it count nowhere.
+    """
+    with torch.no_grad():
+        return {
+            "focal": focal_loss(logits, targets, ignore_index=ignore_index),
+            "cross_entropy": cross_entropy_loss(logits, targets, ignore_index=ignore_index),
+            "dice": dice_loss(logits, targets, ignore_index=ignore_index),
+        }

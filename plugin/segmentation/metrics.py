@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from boxscore.fingerprint import Fingerprint, label_map_content
 from boxscore.metric import Classes, class_names
 
 from .inputs import as_pixels, label_range, valid_pixels, waits, wrong_label
@@ -81,9 +82,15 @@ class SegmentationMetrics:
         classes = len(self.classes)
         self._counts = torch.zeros(classes, classes + 2 * len(THRESHOLDS), dtype=torch.int64)
         self._unread: list[Tensor] = []
+        self.evaluated = Fingerprint()
 
     @torch.no_grad()
-    def update(self, predictions: Any, targets: Any) -> None:
+    def counts(self) -> dict[str, int]:
+        """How many pixels each class has, by class name."""
+        pixels = self._tables()[0].sum(1)
+        return {name: int(n) for name, n in zip(self.classes.values(), pixels, strict=True)}
+
+    def update(self, predictions: Any, targets: Any, image_ids: Any = None) -> None:
         """Take in one batch.
 
         Args:
@@ -113,6 +120,9 @@ class SegmentationMetrics:
         else:
             self._refuse(extremes)
             counts = _count(logits, labels, self.ignore_index)
+        for number, target in enumerate(targets):
+            known = None if image_ids is None else image_ids[number]
+            self.evaluated.add(known, label_map_content(target, self.classes))
         self._counts = self._counts.to(counts.device) + counts
 
     def merge(self, other: Self) -> None:
@@ -126,6 +136,7 @@ class SegmentationMetrics:
             raise ValueError(f"cannot merge: classes and ignore_index are {mine} and {theirs}")
         self._counts = self._counts + other._counts.to(self._counts.device)
         self._unread = self._unread + other._unread
+        self.evaluated.merge(other.evaluated)
 
     def compute(self) -> dict[str, float]:
         """The five figures in [0, 1] by catalogue name; what is undefined is absent.

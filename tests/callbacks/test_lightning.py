@@ -1,7 +1,6 @@
 """Real tiny trainings with Lightning's Trainer."""
 
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from boxscore.callbacks.loop import LoopCallback
 from boxscore.loggers import MemoryLogger
 from boxscore.losses import cross_entropy_loss
 from tests.tiny import CLASSES, fcos, loader, train_step, two_stage
+from tests.warned import warnings_logged, warns, warns_not
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning"),
@@ -253,7 +253,7 @@ class Manual(Own):
 
 
 def test_manual_optimisation_counts_every_optimizer_step() -> None:
-    with pytest.warns(UserWarning, match="of several optimizers the first"):
+    with warns("of several optimizers the first"):
         memory, _, _ = fit(
             Manual(),
             loader(8, batch_size=2),
@@ -339,10 +339,9 @@ def test_the_sanity_check_is_no_evaluation() -> None:
 
 
 def test_what_is_not_understood_is_told_once_and_the_rest_is_logged() -> None:
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
+    with warnings_logged() as told:
         memory, _, _ = fit(Own(answer={"found": 7}), max_steps=8, score={**OWN, "on_error": "warn"})
-    said = [str(w.message) for w in told if "boxscore" in str(w.message)]
+    said = [w for w in told if "boxscore" in w]
     about = [line for line in said if "predict=" in line]
     assert len({line for line in about if "test split" in line}) == 1
     assert "validation_step of Own returns no 'predictions'" in about[0]
@@ -358,7 +357,7 @@ def test_losses_that_are_no_numbers_are_told_once() -> None:
                 "losses": {"loss_cls": self.weight.sum(), "map": "x"},
             }
 
-    with pytest.warns(UserWarning, match="no number.*'map': 'str'"):
+    with warns("no number.*'map': 'str'"):
         memory, _, _ = fit(Odd(), max_steps=4, score={**OWN, "on_error": "warn"})
     assert list(series(memory, "classification", "train")) == [2, 4]
 
@@ -366,8 +365,7 @@ def test_losses_that_are_no_numbers_are_told_once() -> None:
 def test_validating_after_the_training_is_no_part_of_it() -> None:
     memory, score, fitted = fit(Own(), max_steps=4, score=OWN)
     points = len(memory.points)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
+    with warns_not():
         fitted.validate(score._module or Own(), loader(3, 300), verbose=False)
     assert len(memory.points) == points
 
@@ -401,7 +399,7 @@ def test_a_module_does_not_notice_that_it_is_asked() -> None:
     """Images of the train set, measured each epoch, are not in the module's own figures."""
     module = Counting()
     loaders = [loader(2, 100, batch_size=1), loader(2, 200, batch_size=1)]
-    with pytest.warns(UserWarning, match="box_AP50: the module logs these itself"):
+    with warns("box_AP50: the module logs these itself"):
         memory, _, fitted = fit(
             module, test=loaders, max_steps=4, num_sanity_val_steps=0,
             score={**OWN, "on_error": "warn"},
@@ -430,7 +428,7 @@ def test_a_figure_that_is_not_there_any_more_is_not_offered() -> None:
                 found["predictions"][0]["scores"][0] = torch.nan
             return found
 
-    with pytest.warns(UserWarning, match="has no figures"):
+    with warns("has no figures"):
         memory, _, fitted = fit(Worse(), max_steps=4, score={**OWN, "on_error": "warn"})
     assert list(series(memory, "box_AP", "test")) == [2]
     assert "box_AP" not in fitted.callback_metrics

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from boxscore.callbacks.predict import predictor
 from boxscore.loggers import MemoryLogger
 from tests.tiny import CLASSES, fcos, loader, train_step
 from tests.together import together, torchrun
+from tests.warned import warnings_logged
 
 
 def scored(model: Any, memory: MemoryLogger, **options: Any) -> LoopCallback:
@@ -46,7 +46,7 @@ def told(memory: MemoryLogger, caught: Any) -> dict[str, Any]:
         "steps": steps,
         "values": {(f"{p.name}.{p.split}", p.step): p.value for p in memory.points},
         "status": memory.status,
-        "said": [str(w.message) for w in caught if str(w.message).startswith("boxscore")],
+        "said": [w for w in caught if w.startswith("boxscore")],
     }
 
 
@@ -64,8 +64,7 @@ def one_fails() -> dict[str, Any]:
             raise RuntimeError("no memory left")
         return works(net, batch)
 
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with warnings_logged() as caught:
         with scored(model, memory, predict=predict, task="detection") as score:
             trained(score, 4)
     return told(memory, caught) | {"latest": score.latest}
@@ -89,8 +88,7 @@ def test_an_evaluation_that_one_fails_is_nobodys_and_the_next_one_is_fine(size: 
 def one_is_killed() -> dict[str, Any]:
     memory, model = MemoryLogger(), DistributedDataParallel(fcos())
     start, error = time.monotonic(), ""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with warnings_logged() as caught:
         try:
             with scored(model, memory) as score:
                 trained(score, 3)
@@ -104,8 +102,7 @@ def one_is_killed() -> dict[str, Any]:
 
 def one_is_killed_at_the_end() -> dict[str, Any]:
     memory, model = MemoryLogger(), fcos()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with warnings_logged() as caught:
         with scored(model, memory) as score:
             trained(score, 3)
             if distributed.rank() == 1:
@@ -168,8 +165,7 @@ def with_steps_of_its_own() -> dict[str, Any]:
     memory, model = MemoryLogger(), fcos()
     batches = loader(8 - 2 * distributed.rank(), batch_size=2)
     options = {"train_loader": batches, "evaluate_train_every": 3}
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with warnings_logged() as caught:
         with scored(model, memory, **options) as score:
             trained(score, 2 * len(batches), batches)
     return told(memory, caught) | {"step": score.run and score.run.step, "latest": score.latest}
@@ -195,8 +191,7 @@ def on_the_first_alone() -> dict[str, Any]:
         for step in range(4):
             train_step(model, optimizer, batches[step % 2])
         return {}
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with warnings_logged() as caught:
         with scored(model, memory) as score:
             trained(score, 4, batches)
     return told(memory, caught) | {"images": score._known_run.metric("test").images}  # type: ignore[attr-defined]
@@ -252,8 +247,7 @@ def test_nothing_is_exchanged_when_nothing_is_due() -> None:
 def sharded(kind: str) -> dict[str, Any]:
     memory, model = MemoryLogger(), _sharded(kind, fcos())
     batches = loader(4, batch_size=2)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with warnings_logged() as caught:
         with scored(model, memory, on_error="raise") as score:
             score.evaluate()
             trained(score, 2, batches)

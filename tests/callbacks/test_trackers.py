@@ -1,7 +1,6 @@
 """A training with the trackers that people have, when these fail."""
 
 import time
-import warnings
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,7 @@ import torch
 
 from boxscore.callbacks.loop import LoopCallback
 from tests.tiny import CLASSES, fcos, loader, train_step
+from tests.warned import warnings_logged
 
 
 @pytest.mark.slow
@@ -31,8 +31,7 @@ def test_no_tracker_ends_a_training(tmp_path: Path, caplog: pytest.LogCaptureFix
         evaluate_every=2,
     )
     seconds = []
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
+    with warnings_logged() as told:
         with score:
             for batch in batches:
                 losses = train_step(model, optimizer, batch)
@@ -40,7 +39,7 @@ def test_no_tracker_ends_a_training(tmp_path: Path, caplog: pytest.LogCaptureFix
                 score.step(losses)
                 seconds.append(time.perf_counter() - start)
     assert score.latest["box_AP"] >= 0
-    said = [str(warning.message) for warning in told] + caplog.messages
+    said = [warning for warning in told] + caplog.messages
     lines = [line for line in said if "boxscore" in line]
     assert any("TensorBoardLogger is left out" in line for line in lines)
     assert any("cannot be reached" in line for line in lines)

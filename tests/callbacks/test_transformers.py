@@ -17,6 +17,7 @@ from boxscore.loggers import MemoryLogger
 from boxscore.losses import cross_entropy_loss
 from tests.tiny_batches import built
 from tests.tiny_transformers import tf
+from tests.warned import warnings_logged, warns
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory")
 
@@ -264,13 +265,12 @@ def test_a_prediction_is_no_evaluation(tmp_path: Path) -> None:
 
 
 def test_what_is_not_understood_is_told_once_and_the_rest_is_logged(tmp_path: Path) -> None:
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
+    with warnings_logged() as told:
         memory, _ = fit(
             tmp_path, segformer(), "semantic", max_steps=4, eval_steps=2,
             score={"task": "detection", "on_error": "warn"},
         )  # fmt: skip
-    said = {str(w.message) for w in told if "boxscore" in str(w.message)}
+    said = {w for w in told if "boxscore" in w}
     (about,) = [line for line in said if "test split" in line and "times in this run" not in line]
     assert "predict=" in about
     assert list(series(memory, "total", "train")) == [2, 4]
@@ -305,7 +305,7 @@ def test_evaluating_after_the_training_gains_no_figures_of_it(tmp_path: Path) ->
 
 @pytest.mark.parametrize("own", ["F1", "dice"])
 def test_what_compute_metrics_gives_stays(tmp_path: Path, own: str) -> None:
-    with pytest.warns(UserWarning, match=f"eval_{own}: the values of compute_metrics stay"):
+    with warns(f"eval_{own}: the values of compute_metrics stay"):
         memory, fitted = fit(
             tmp_path, segformer(), "semantic", max_steps=4, compute_metrics=lambda _: {own: 0.75},
             score={"on_error": "warn"},
@@ -355,7 +355,7 @@ def test_another_callback_ends_what_an_interrupted_training_left(tmp_path: Path)
 
 
 def test_without_an_evaluation_it_says_so(tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="nothing is evaluated"):
+    with warns("nothing is evaluated"):
         fit(tmp_path, segformer(), "semantic", max_steps=2, eval_strategy="no",
             score={"on_error": "warn"})  # fmt: skip
 
