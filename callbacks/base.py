@@ -22,7 +22,7 @@ from .evaluator import Evaluator
 from .hooks import Hook
 from .options import NEW, Keywords, Options
 from .predict import Predict
-from .progress import Progress
+from .progress import AT_ONCE, Progress
 
 
 @dataclass
@@ -199,7 +199,7 @@ class CallbackBase:
         if self._facts.evaluates_at_end and min(at for _, at in reached) < step:
             run.reach(step)
             self.evaluate_now()
-        self.progress.epoch_ended(step)
+        self.progress.epoch_ended(step, self._open[0].names)
         evaluator.tag_train_set()
         return "FINISHED"
 
@@ -245,9 +245,11 @@ class CallbackBase:
 
     # the train split
 
-    def saw(self, images: int, ids: Any = ()) -> None:
+    def saw(self, batch: Any) -> None:
         """Count one batch of the train set."""
-        self.progress.saw(images, ids)
+        targets = self.reader.targets(batch)
+        listed = targets if isinstance(targets, list | tuple) else ()
+        self.progress.saw(self.reader.count(batch), listed)
 
     def record(
         self,
@@ -268,6 +270,7 @@ class CallbackBase:
         from .predict import measured_on, of_criterion
 
         run, evaluator = self._open
+        self.progress.read(run.names, at_least=AT_ONCE)
         values: Mapping[str, Any] = {}
         with self.warnings.catch("reading the losses of a step"):
             values = evaluator.scalars(
@@ -301,7 +304,7 @@ class CallbackBase:
         _, evaluator = self._open
         before, self._steps = self._steps, step
         if epoch is not None:
-            self.progress.epoch_ended(step)
+            self.progress.epoch_ended(step, self._open[0].names)
         with self.warnings.catch("what follows a step"):
             if _is_due(self.evaluate_every, step, before, epoch):
                 self.evaluate()

@@ -249,19 +249,22 @@ class Evaluator:
         Their ground truth counts only where the data set reads an image alike each time.
         """
         if self._run.has_tag("fingerprint.train"):
+            self._warn_of_leak()
             return
         data = getattr(self.train_loader, "dataset", None)
-        names = image_names(data) or sorted(self._progress.train_ids.ids)
+        names = image_names(data) or sorted(self._progress.contents)
         content = ""
         if results is not None and (not names or _reads_alike(loader)):
             content = results.fingerprint
         if names or content:
             images = 0 if results is None else results.images
             self._run.tag("fingerprint.train", train_fingerprint(names, images, content))
+        self._warn_of_leak()
 
     def _warn_of_leak(self) -> None:
         main = self._run.values.split or ""
-        train, test = (self._contents.get(split, {}) for split in ("train", main))
+        test = self._contents.get(main, {})
+        train = {**self._progress.contents, **self._contents.get("train", {})}
         both = sorted(i for i, content in test.items() if content and train.get(i) == content)
         if not both and self.train_loader is not None and main in self.loaders:
             loaders = self.train_loader, self.loaders[main]

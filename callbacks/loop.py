@@ -99,7 +99,7 @@ class LoopCallback(CallbackBase):
 
     def predictor(self, model: Any, run: Run) -> Predict | None:
         """Of torchvision's detectors, and of networks that give logits."""
-        if not self._facts.loaders:
+        if self._facts.loaders is None:
             return None
         return predictor(model, run, self._criterion, self.reader)
 
@@ -154,9 +154,8 @@ class LoopCallback(CallbackBase):
         images, targets = self.reader.images(batch), self.reader.targets(batch)
         self._size = self._size or size_of(images)
         if not any(_is_same(images, i) or _is_same(targets, t) for i, t, _ in self._forwards):
-            ids = self.reader.ids(batch)
             self._forwards.append((images, targets, length(images)))
-            self.saw(length(images), ids)
+            self.saw(batch)
 
     def _count_step(self, images: Any, targets: Any) -> None:
         """Count what the step took, by the caller's word before the number of forwards."""

@@ -1,15 +1,19 @@
-"""How far a training is: images, epochs, and which images it was trained on."""
+"""How far a training is: images, batches, and which images it was trained on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from boxscore import distributed
-from boxscore.fingerprint import Fingerprint
+from boxscore.fingerprint import identifier
 
 AT_ONCE = 1024
-"""How many ids are read at a time."""
+"""How many images' targets are kept until they are read together."""
+
+KEPT = ("image_id", "boxes", "labels", "iscrowd", "area")
+"""What is kept of a target; masks would fill the memory."""
 
 
 class Progress:
@@ -18,60 +22,79 @@ class Progress:
     Attributes:
         images: so far, of this process.
         batches: so far, of this process; with gradient accumulation several make a step.
-        train_ids: the ids of the images of the first whole epoch that was seen.
-        ids_known: whether that epoch is over.
+        contents: digests of the ground truth by image id, of the first whole epoch that was seen;
+            ``""`` where only the id is known.
+        is_whole: whether that epoch is over.
     """
 
     def __init__(self) -> None:
         self.images = 0
         self.batches = 0
-        self.train_ids = Fingerprint()
-        self.ids_known = False
+        self.contents: dict[str, str] = {}
+        self.is_whole = False
         self._skip_epoch = False
-        self._unread: list[Any] = []
+        self._unread: list[Mapping[str, Any]] = []
 
-    def saw(self, images: int, ids: Iterable[Any] = ()) -> None:
-        """Count one batch; ids that are tensors are read when that costs nothing."""
+    def saw(self, images: int, targets: Iterable[Any] = ()) -> None:
+        """Count one batch, and keep its targets until they are read."""
         self.batches += 1
         self.images += images
-        if not (self.ids_known or self._skip_epoch):
-            self._unread += [image_id for image_id in ids if image_id is not None]
-            if len(self._unread) >= AT_ONCE:
-                self.read_ids()
+        if not (self.is_whole or self._skip_epoch):
+            self._unread += [
+                {field: target[field] for field in KEPT if field in target}
+                for target in targets
+                if isinstance(target, Mapping) and target.get("image_id") is not None
+            ]
 
     def count(self, images: int, *, batches: int = 0) -> None:
         """Count ``images`` and ``batches`` more, or less."""
         self.images += images
         self.batches += batches
 
-    def read_ids(self) -> None:
-        """Take the ids that were seen, with one synchronisation for all that are tensors."""
+    def read(self, names: Mapping[int, str], *, at_least: int = 1) -> None:
+        """Read the targets that were kept, if they are ``at_least`` so many.
+
+        Args:
+            names: the classes by label.
+            at_least: to save synchronisations with the GPU.
+        """
+        if len(self._unread) < at_least:
+            return
+        from boxscore.detection import DetectionMetrics
+
         unread, self._unread = self._unread, []
-        if unread and all(hasattr(i, "detach") and i.numel() == 1 for i in unread):
-            import torch
+        self.contents |= dict.fromkeys(_identifiers([t["image_id"] for t in unread]), "")
+        metric = DetectionMetrics(names)
+        nothing: dict[str, Any] = {"boxes": [], "scores": [], "labels": []}
+        with suppress(ValueError, KeyError):  # the evaluation says what is wrong with targets
+            metric.update([nothing] * len(unread), unread)
+            self.contents |= metric.evaluated.contents
 
-            unread = torch.stack([i.detach().reshape(()) for i in unread]).tolist()
-        for image_id in unread:
-            self.train_ids.add(image_id)
-
-    def epoch_ended(self, step: int) -> None:
+    def epoch_ended(self, step: int, names: Mapping[int, str]) -> None:
         """The first whole epoch tells which images are trained on, in all processes together."""
         if self._skip_epoch:
             self._skip_epoch = False
-        elif not self.ids_known:
-            self.read_ids()
-            shares = distributed.meet("ids of the train set", self.train_ids, step)
-            self.train_ids = Fingerprint()
-            for share in shares:
-                self.train_ids.merge(share)
-            self.ids_known = True
+        elif not self.is_whole:
+            self.read(names)
+            for share in distributed.meet("images of the train set", self.contents, step):
+                self.contents = self.contents | share
+            self.is_whole = True
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps, in plain JSON types."""
-        return {"images": self.images, "batches": self.batches, "ids_known": self.ids_known}
+        return {"images": self.images, "batches": self.batches, "is_whole": self.is_whole}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from `state`; an epoch that was begun before is no whole one."""
+        """Continue from `state`; an epoch that was begun before is no whole one."""
         self.images, self.batches = state["images"], state["batches"]
-        self.ids_known = state["ids_known"]
+        self.is_whole = state["is_whole"]
         self._skip_epoch = self.batches > 0
+
+
+def _identifiers(ids: list[Any]) -> list[str]:
+    """Image ids as text, with one synchronisation where all are tensors."""
+    if all(hasattr(i, "detach") and i.numel() == 1 for i in ids):
+        import torch
+
+        ids = torch.stack([i.detach().reshape(()) for i in ids]).tolist()
+    return [identifier(i) for i in ids]

@@ -23,7 +23,7 @@ _BY_GROUP = ("loss", "native")
 _BY_SET = ("metric", "per class")
 _ILLEGAL = re.compile(r"[^\w\- .]")
 _MARKED = re.compile(r" [0-9a-f]{4}$")
-_WORD_MARKED = re.compile(r"-[0-9a-f]{4}$|^[0-9a-f]{6}$|^[0-9a-f]{12}$")
+_WORD_MARKED = re.compile(r"-[0-9a-f]{4}$")
 _DIGEST = re.compile(r"[0-9a-f]{12}")
 _SPLIT = r"train|test(?:-[^./]+)?"
 _RESERVED = re.compile(r"(^|-)(train|test)(-|$)|[.]")
@@ -86,10 +86,10 @@ def splits(loaders: Any) -> dict[str, Any]:
 
 
 def word(text: str) -> str:
-    """A user's fingerprint as one legal word that no gathered fingerprint equals.
+    """A user's fingerprint as one legal word; a gathered one stays as it is.
 
-    >>> word("night_v1"), word("v2 final"), word("7f3a2c")
-    ('night_v1', 'v2_final-08c2', '7f3a2c-1d2a')
+    >>> word("night_v1"), word("v2 final"), word("7f3a2c0b11d4")
+    ('night_v1', 'v2_final-08c2', '7f3a2c0b11d4')
     """
     clean = legal(text).replace(" ", "_")
     if clean == text and not _WORD_MARKED.search(text):

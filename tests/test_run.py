@@ -67,7 +67,7 @@ def test_names_in_the_trackers(memory: MemoryLogger) -> None:
         "loss RetinaNet 640x640/total.test": 9.0,
     }
     assert found[f"metric bccd-test {digest[:6]}/box_AP"] == pytest.approx(1.0)
-    assert found[f"class bccd-test {digest[:6]}/box_AP RBC"] == pytest.approx(1.0)
+    assert found[f"per class bccd-test {digest[:6]}/box_AP RBC"] == pytest.approx(1.0)
     assert found["summary/box_AP"] == found["summary/best_box_AP"] == pytest.approx(1.0)
     assert found["summary/best_box_AP_step"] == 2
     assert found["progress/evaluation_seconds"] > 0
@@ -221,7 +221,7 @@ def test_half_an_evaluated_set_has_no_figures(memory: MemoryLogger) -> None:
 
 
 def test_an_empty_test_set_is_told(memory: MemoryLogger) -> None:
-    with run(memory=memory) as watched, pytest.raises(ValueError, match="no image was seen"):
+    with run(memory=memory) as watched, pytest.raises(ValueError, match="no image was read"):
         with watched.evaluation():
             pass
 

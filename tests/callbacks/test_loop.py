@@ -1,3 +1,4 @@
+import math
 import os
 import signal
 import threading
@@ -316,13 +317,15 @@ def test_trouble_in_measuring_does_not_end_the_training() -> None:
         return {"loss_cls": torch.tensor(1.0)}, [wrong] * len(images), targets
 
     with warnings_logged() as told:
-        memory, _ = train(predict=predict, on_error="warn", identity=IDENTITY, task="detection")
+        memory, score = train(predict=predict, on_error="warn", identity=IDENTITY, task="detection")
     assert memory.status == "FINISHED"
-    assert any("no figures" in w and "nan" in w for w in told)
+    assert any("evaluation of the test split" in w and "nan" in w for w in told)
     assert any("times in this run" in w for w in told)
+    assert "nan" in memory.tags["boxscore.evaluation_failed"]
+    assert math.isnan(score.latest["box_AP"])
     assert series(memory, "classification", "test") == {3: 1.0, 6: 1.0}
     assert not series(memory, "box_AP", "test")
-    assert sum("no figures" in w for w in told) <= 4  # a first and a count per split
+    assert sum("nan" in w for w in told) == 2  # a first per split
 
 
 def test_predict_adapts_any_model() -> None:
@@ -356,7 +359,9 @@ def test_what_is_unknown_is_asked_for_before_training() -> None:
 
 
 def test_a_list_of_classes_says_where_the_background_is() -> None:
-    with pytest.raises(ValueError, match=r"\['__background__', 'disc', 'square'\] or \{1: 'disc'"):
+    with pytest.raises(
+        ValueError, match=r"\['__background__', 'disc', 'square'\] or classes=\{1: 'disc'"
+    ):
         train(classes=["disc", "square"])
     memory, _ = train(classes=["__background__", "disc", "square"])
     assert series(memory, "box_AP", "test")
@@ -510,7 +515,7 @@ def test_a_batch_that_is_not_understood_is_told_with_what_to_pass() -> None:
     with warns(r"a batch of the loader is a dict.*pass predict="):
         memory, _ = train(
             steps=2,
-            test_loader=[{"images": images, "targets": targets}],
+            test_loader=[{"pictures": images, "truth": targets}],
             evaluate_train_every=None,
             on_error="warn",
         )
@@ -560,9 +565,10 @@ def test_a_step_after_the_end_is_told_and_not_logged() -> None:
     assert memory.status == "FINISHED"
 
 
-def test_the_background_under_another_name() -> None:
-    with pytest.raises(ValueError, match=r"\['__background__', 'disc', 'square'\]"):
-        train(classes=["background", "disc", "square"])
+@pytest.mark.parametrize("name", ["background", "BG", "__background__", "_background_"])
+def test_the_background_under_another_name(name: str) -> None:
+    _, score = train(steps=1, classes=[name, "disc", "square"])
+    assert score.run.names == {1: "disc", 2: "square"}
 
 
 def test_without_a_criterion_regularization_alone_is_no_total() -> None:
