@@ -15,7 +15,7 @@ FILES = ("files", "paths", "image_paths", "image_files", "imgs", "images", "samp
 
 def dataset_name(loader: Any) -> str:
     """The data's name where the user gives none: that of its class."""
-    data = getattr(loader, "dataset", None)
+    data: Any = getattr(loader, "dataset", None)
     while type(data).__name__ == "Subset":
         data = data.dataset
     return "dataset" if data is None else type(data).__name__
@@ -24,7 +24,7 @@ def dataset_name(loader: Any) -> str:
 def paths(data: Any) -> list[str]:
     """The files of the images of ``data``, in the order of the indices; empty if it holds none."""
     if indices := _indices(data):
-        files = paths(data.dataset)  # type: ignore[union-attr]  # it has indices
+        files = paths(data.dataset)
         return [files[index] for index in indices] if files else []
     if parts := getattr(data, "datasets", None):  # a ConcatDataset
         every = [paths(part) for part in parts]
@@ -69,7 +69,7 @@ def in_both(one: Any, other: Any) -> list[str]:
 
 def is_deterministic(loader: Any) -> bool:
     """Whether the data set gives the same targets each time: it does not augment."""
-    data = getattr(loader, "dataset", None)
+    data: Any = getattr(loader, "dataset", None)
     count = length(data)
     try:
         indices = {0, count // 2, count - 1}

@@ -77,7 +77,8 @@ def identifier(image_id: object) -> str:
     return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
-def as_array(values: Any) -> Any:
+def as_array(values: Any) -> np.ndarray[Any, Any]:
+    """Interim."""
     from .detection.batch import as_array as read
 
     return read(values)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import os
 import tempfile
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,9 +21,11 @@ from .latest import Latest
 from .logger import Logger, Status
 from .losses.objective import Objective, first_nan
 from .losses.window import Sums, Window
-from .metric import METRICS, NO_CLASS, Classes, Metric, TaskMetric, class_names
+from .measures import Measures
+from .metric import NO_CLASS, Classes, TaskMetric, class_names
 from .records import File, Item, Point, RunStart, Tag
 from .schedule import Every
+from .speed import Speed
 from .warn import OnError, Warnings
 
 if TYPE_CHECKING:
@@ -121,14 +122,12 @@ class Run:
         self._objective = Objective(optimizer, task, self.warnings)
         self._experiment = experiment or dataset
         self._fingerprint = fingerprint and keys.word(fingerprint)
-        self._ignore_index = ignore_index
         self._per_class = per_class
-        self._metrics: dict[str, TaskMetric] = {} if metric is None else {"test": metric}
-        self._further: dict[str, tuple[Metric, ...]] = {}
+        self._measures = Measures(task, self.names, ignore_index, metric)
         self._window = Window()
         self._trained = 0
         self._images = 0
-        self._last_images = (time.perf_counter(), 0)
+        self._speed = Speed()
         self._tags: dict[str, str] = {}
         self._files: tempfile.TemporaryDirectory[str] | None = None
 
@@ -200,19 +199,11 @@ class Run:
         sums = Sums.of([share for share, _ in shares])
         progress = {} if epoch is None else {"epoch": epoch}
         if images is not None:
-            progress |= self._speed(sum(count or 0 for _, count in shares))
+            progress |= self._speed.values(sum(count or 0 for _, count in shares))
         if (rate := self._objective.learning_rate) is not None:
             progress["learning_rate"] = rate
         _, items = self._losses(sums.means(), "train", step, sums.first_nan)
         self.log([*items, *(Point(keys.progress(n), v, step) for n, v in progress.items())])
-
-    def _speed(self, images: int) -> dict[str, float]:
-        before, seen = self._last_images
-        self._last_images = now, _ = time.perf_counter(), images
-        return {
-            "images_seen": float(images),
-            "images_per_second": (images - seen) / max(now - before, 1e-9),
-        }
 
     def _losses(
         self,
@@ -233,19 +224,7 @@ class Run:
 
     def new_evaluation(self, split: str = "test", *, step: int | None = None) -> Evaluation:
         """Begin to evaluate ``split``; `record_results` takes what its `finish` returns."""
-        from .evaluation import Evaluation
-
-        if split not in self._further:
-            factories = METRICS[self.task][1:]
-            self._further[split] = tuple(make(self.names, self._ignore_index) for make in factories)
-        return Evaluation(
-            self.metric(split),
-            self._further[split],
-            task=self.task,
-            split=split,
-            step=self.step if step is None else step,
-            ignore_index=self._ignore_index,
-        )
+        return self._measures.evaluation(split, self.step if step is None else step)
 
     @contextmanager
     def evaluation(self, split: str = "test", *, step: int | None = None) -> Iterator[Evaluation]:
@@ -261,10 +240,7 @@ class Run:
 
     def metric(self, split: str = "test") -> TaskMetric:
         """What measures ``split``, with the state of its last evaluation."""
-        if split not in self._metrics:
-            made = METRICS[self.task][0](self.names, self._ignore_index)
-            self._metrics[split] = made  # type: ignore[assignment]  # the first is a TaskMetric
-        return self._metrics[split]
+        return self._measures.metric(split)
 
     def record_results(
         self, results: Results, split: str = "test", *, step: int | None = None
@@ -280,9 +256,8 @@ class Run:
             the losses and metrics that were logged, by catalogue name.
         """
         step = self.step if step is None else step
-        self._last_images = self._last_images[0] + results.seconds, self._last_images[1]
-        others = {n: m for n, m in self._metrics.items() if m is not results.metric}
-        self._metrics = {**others, split: results.metric}
+        self._speed.pause(results.seconds)
+        self._measures.keep(split, results.metric)
         is_main = self.values.is_main(split)
         values: dict[str, float] = {}
         items: list[Item] = []
@@ -422,7 +397,7 @@ class Run:
                     "load_state_dict, or pass run='new' to the callback"
                 )
         self.id, self.step, self._trained = state["id"], state["step"], state["trained"]
-        self._last_images = time.perf_counter(), state["images"]
+        self._speed.restart(state["images"])
         self.values = Latest(state["main"], dict(state["latest"]), dict(state["best"]))
         self._tags.update(state["tags"])
         if distributed.rank() == 0:  # whose state this is
@@ -468,13 +443,12 @@ class Run:
             "task": self.task,
         }
         more = {"dataset": self.dataset, "run": self.id, "regularization": self._objective.decay}
+        folder = self.dataset, identity.algorithm, identity.input_size, identity.backbone, self.id
         return RunStart(
             id=self.id,
             name=str(identity),
             experiment=keys.legal(self._experiment),
-            folder=keys.folder(
-                self.dataset, identity.algorithm, identity.input_size, identity.backbone, self.id
-            ),
+            folder=keys.folder(*folder),
             tags={keys.FACT + name: value for name, value in (facts | more).items()}
             | keys.originals([self.dataset, *self.names.values()]),
             params=facts,

@@ -1,13 +1,22 @@
+from __future__ import annotations
+
+import json
 import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
+from mlflow import MlflowClient
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from boxscore import CATALOGUE, Identity, Point, Run
-from boxscore.loggers import MemoryLogger
+from boxscore.keys import parse
+from boxscore.loggers import MemoryLogger, MLflowLogger, TensorBoardLogger
+from boxscore.metric import METRICS
 from boxscore.records import Item, RunStart
 from tests.warned import warns, warns_not
 
@@ -282,3 +291,111 @@ def test_point_names_are_measures(memory: MemoryLogger) -> None:
     measured = [p for p in memory.points if p.scope.startswith(("loss", "metric"))]
     assert measured
     assert all(isinstance(p, Point) and p.name in CATALOGUE for p in measured)
+
+
+class Precision:
+    """A metric beside the task's own: how many detections share an image with a truth's class."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self.right = self.all = 0
+
+    def update(self, predictions: Any, targets: Any) -> None:
+        for prediction, target in zip(predictions, targets, strict=True):
+            labels = list(prediction["labels"])
+            self.all += len(labels)
+            self.right += sum(label in target["labels"] for label in labels)
+
+    def merge(self, other: Precision) -> None:
+        self.right, self.all = self.right + other.right, self.all + other.all
+
+    def compute(self) -> dict[str, float]:
+        return {"label_precision": self.right / self.all} if self.all else {}
+
+    def per_class(self) -> dict[str, dict[str, float]]:
+        return {"RBC": self.compute()}
+
+
+@pytest.fixture
+def label_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recipe of CONTRIBUTING: an entry in the catalogue, a class, a line in METRICS."""
+    entry = replace(CATALOGUE["box_AP"], name="label_precision", per_class=True)
+    monkeypatch.setitem(cast(Any, CATALOGUE), "label_precision", entry)
+    own = METRICS["detection"]
+    monkeypatch.setitem(METRICS, "detection", (*own, lambda names, ignore_index: Precision()))
+
+
+@pytest.mark.usefixtures("label_precision")
+def test_a_metric_beside_the_tasks_own_is_in_both_trackers(tmp_path: Path) -> None:
+    memory, uri = MemoryLogger(), f"sqlite:///{tmp_path}/mlflow.db"
+    loggers = [memory, MLflowLogger(uri), TensorBoardLogger(tmp_path / "runs")]
+    with run(memory=memory, loggers=loggers) as watched:
+        watched.record({"loss_cls": 1.0}, step=1)
+        for split in ("test", "train"):
+            with watched.evaluation(split, step=2) as evaluation:
+                evaluation.update([PERFECT], [TARGET])
+        state = watched.state_dict()
+    assert watched.latest["label_precision"] == watched.best["label_precision"] == 1.0
+    assert state["best"]["label_precision"] == 1.0
+    tags = memory.tags
+    wanted = {f"metric bccd-{s} {tags[f'boxscore.fingerprint.{s}'][:6]}" for s in ("test", "train")}
+    keys = {f"{scope}/label_precision" for scope in wanted} | {"summary/label_precision"}
+    keys |= {f"{scope}/label_precision RBC".replace("metric", "per class") for scope in wanted}
+    client = MlflowClient(uri)
+    found = client.search_runs([e.experiment_id for e in client.search_experiments()])[0]
+    assert keys <= found.data.metrics.keys()
+    (folder,) = {path.parent for path in (tmp_path / "runs").rglob("test/events*")}
+    board = EventAccumulator(str(folder))
+    board.Reload()
+    assert {key for key in keys if "-test" in key} <= set(board.Tags()["scalars"])
+
+
+def test_points_per_class_are_those_of_the_most_frequent_classes(memory: MemoryLogger) -> None:
+    """An experiment with thousands of keys makes MLflow unusable."""
+    box, labels = np.array([[10.0, 10, 50, 50]]), range(1, 31)
+    classes = {label: f"class {label}" for label in labels}
+    for per_class, count in ((20, 20), (3, 3), ("all", 30)):
+        memory = MemoryLogger()
+        with run(memory=memory, classes=classes, per_class=per_class) as watched:
+            with watched.evaluation(step=1) as evaluation:
+                for label in labels:  # class n has n objects
+                    boxes = np.repeat(box, label, 0) + np.arange(label)[:, None] * 60
+                    truth = {"boxes": boxes, "labels": np.full(label, label), "image_id": label}
+                    evaluation.update([{**truth, "scores": np.ones(label)}], [truth])
+            table = json.loads(Path(memory.files["per_class/test.json"].path).read_text())
+        shown = [key for key in keys(memory) if key.startswith("per class")]
+        names = {parse(key).class_name for key in shown}
+        assert names == {f"class {label}" for label in range(31 - count, 31)}
+        assert {parse(key).measure for key in shown} == {"box_AP"}
+        assert len(table["data"]) == 30
+        assert {"class", "ground_truth", "box_AP", "box_AR100"} <= set(table["columns"])
+
+
+def test_what_could_not_be_measured_is_nan_and_tagged(memory: MemoryLogger) -> None:
+    with run(memory=memory) as watched:
+        with watched.evaluation(step=1) as evaluation:
+            evaluation.update([PERFECT], [TARGET])
+        watched.record_failure("test", "KeyError: 'boxes'; pass predict=")
+        assert math.isnan(watched.latest["box_AP"])
+        assert watched.best["box_AP"] == pytest.approx(1.0)
+    assert memory.tags["boxscore.evaluation_failed"] == (
+        "test at step 0: KeyError: 'boxes'; pass predict="
+    )
+
+
+def test_a_point_is_logged_with_one_call() -> None:
+    calls: list[int] = []
+
+    class Counting(MemoryLogger):
+        def log(self, items: Sequence[Item]) -> None:
+            calls.append(len(items))
+            super().log(items)
+
+    with run(memory=Counting(), log_every=1) as watched:
+        watched.record({"loss_cls": 1.0}, step=1, images=4, epoch=0.5)
+        assert len(calls) == 1
+        with watched.evaluation(step=1) as evaluation:
+            evaluation.update([PERFECT], [TARGET], {"loss_cls": 4.0})
+        assert len(calls) == 2
