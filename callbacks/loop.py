@@ -84,6 +84,7 @@ class LoopCallback(CallbackBase):
             images: how many images the step took (a number or a batch); by default those of the
                 different batches that went through the model in train mode.
         """
+        self._size = self._size or size_of(images)
         if self.run is None:
             self._watch() or self._begin()
         self._count_step(images, targets)
