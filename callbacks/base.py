@@ -78,6 +78,7 @@ class CallbackBase:
         self._facts = Facts()
         self._model: Any = None
         self._steps = 0
+        self._intervals = Every(), Every()  # of the test sets, where the framework does not decide
         self._stack = ExitStack()
 
     @property
@@ -149,6 +150,11 @@ class CallbackBase:
         named = facts.loaders if isinstance(facts.loaders, Mapping) else ()
         run.log([Tag(name, text) for name, text in originals(named).items()])
         self.run, self.evaluator = run, evaluator
+        own = facts.evaluates and "evaluate_every" not in self._given
+        self._intervals = (
+            Every() if own else Every.of(options.evaluate_every),
+            Every.of(options.evaluate_train_every),
+        )
         return run
 
     def predictor(self, model: Any, run: Run) -> Predict | None:  # noqa: ARG002
@@ -272,19 +278,19 @@ class CallbackBase:
         run, evaluator = self._open
         self.progress.read(run.names, at_least=AT_ONCE)
         values: Mapping[str, Any] = {}
-        with self.warnings.catch("reading the losses of a step"):
-            values = evaluator.scalars(
-                of_criterion(losses) if run.task == "semantic-segmentation" else losses
-            )
+        try:
+            named = of_criterion(losses) if run.task == "semantic-segmentation" else losses
+            values = evaluator.scalars(named)
+        except Exception as error:
+            self.warnings.handle("reading the losses of a step", error)
         ignore_index = self.ignore_index
-        with self.warnings.catch("recording a step"):
-            run.record(
-                values,
-                step=step,
-                images=self.progress.images,
-                epoch=self.epochs() if epoch is None else epoch,
-                batch=None if semantic is None else lambda: measured_on(*semantic(), ignore_index),
-            )
+        run.record(
+            values,
+            step=step,
+            images=self.progress.images,
+            epoch=self.epochs() if epoch is None else epoch,
+            batch=None if semantic is None else lambda: measured_on(*semantic(), ignore_index),
+        )
 
     def epochs(self) -> float | None:
         """How many epochs have passed, None where that is not known."""
@@ -301,24 +307,19 @@ class CallbackBase:
 
     def evaluate_what_is_due(self, step: int, epoch: int | None = None) -> None:
         """Evaluate what is due after ``step``, and after whole epoch ``epoch`` if one has ended."""
-        _, evaluator = self._open
         before, self._steps = self._steps, step
         if epoch is not None:
             self.progress.epoch_ended(step, self._open[0].names)
-        with self.warnings.catch("what follows a step"):
-            if _is_due(self.evaluate_every, step, before, epoch):
+        test, train = self._intervals
+        try:
+            if test.due(step, since=before) or (epoch is not None and test.due_epoch(epoch)):
                 self.evaluate()
-            if _is_due(Every.of(self.options.evaluate_train_every), step, before, epoch):
+            if train.due(step, since=before) or (epoch is not None and train.due_epoch(epoch)):
                 self.evaluate_train()
             if epoch is not None:
-                evaluator.tag_train_set()
-
-    @property
-    def evaluate_every(self) -> Every:
-        """When boxscore evaluates: never where the framework does and the user sets no interval."""
-        if self._facts.evaluates and "evaluate_every" not in self._given:
-            return Every()
-        return Every.of(self.options.evaluate_every)
+                self._open[1].tag_train_set()
+        except Exception as error:
+            self.warnings.handle("what follows a step", error)
 
     def evaluate(self, split: str | None = None) -> None:
         """Measure the test set or sets now, or one ``split``, at the step of the last record."""
@@ -343,7 +344,3 @@ class CallbackBase:
 
     def _offer(self, split: str, values: dict[str, float]) -> None:
         """Hand the ``values`` of ``split`` to the framework, for callbacks that monitor them."""
-
-
-def _is_due(every: Every, step: int, before: int, epoch: int | None) -> bool:
-    return every.due(step, since=before) or (epoch is not None and every.due_epoch(epoch))

@@ -190,11 +190,15 @@ class Run:
         batch: Callable[[], Mapping[str, Any]] | None,
     ) -> None:
         sums = Sums()  # the other processes wait for it, also after an error
-        with self.warnings.catch("measuring the losses of a batch"):
+        try:
             if batch is not None:
                 self._window.add(batch(), step)
-        with self.warnings.catch("summing the losses of a window"):
+        except Exception as error:
+            self.warnings.handle("measuring the losses of a batch", error)
+        try:
             sums = self._window.take()
+        except Exception as error:
+            self.warnings.handle("summing the losses of a window", error)
         shares = distributed.meet("train", (sums, images), step)
         sums = Sums.of([share for share, _ in shares])
         progress = {} if epoch is None else {"epoch": epoch}

@@ -52,6 +52,12 @@ class Warnings:
         name = f"{type(error).__name__}: " if isinstance(error, BaseException) else ""
         self.warn_once(f"error {kind}", f"{kind}: {name}{text}; training continues")
 
+    def handle(self, kind: str, error: Exception) -> None:
+        """Count ``error``, or raise it with ``on_error="raise"``; for an ``except`` clause."""
+        if self.on_error == "raise":
+            raise error
+        self.count_error(kind, error)
+
     def catch(self, kind: str) -> _Catch:
         """A context in which an `Exception` is counted and suppressed, or with ``raise`` raised."""
         return _Catch(self, kind)
@@ -64,7 +70,7 @@ class Warnings:
 
 
 class _Catch:
-    """A class, since a generator costs each step more."""
+    """What `Warnings.catch` returns; where calls count, `Warnings.handle` saves three."""
 
     __slots__ = ("_kind", "_warnings")
 
