@@ -169,7 +169,7 @@ def _check_label_0(classes: Classes, model: Any) -> None:
     raise ValueError(
         f"classes: label 0 is {names[0]!r}, and {type(model).__name__} keeps label 0 for the "
         f"background; count labels from 1, in the targets too, and pass classes={listed!r} or "
-        f"classes={shifted!r}"
+        f"{shifted!r}"
     )
 
 

@@ -1,6 +1,6 @@
-"""The table of known backbones. A newcomer is one line.
+"""The table of known backbones: one line each.
 
-Depth, width and size belong to a backbone's name, the patch size and the training set do not.
+Depth, width and size are in a backbone's name, the patch size and the training set are not.
 """
 
 from __future__ import annotations
@@ -26,19 +26,18 @@ class Backbone:
     choices: tuple[str, ...] = ()
 
 
+PLAIN = (
+    "ResNet ResNeXt MobileNet MobileViTV2 EfficientNet MobileDet LCNet MnasNet GhostNet "
+    "ShuffleNetV2 SqueezeNet Xception NAS NASNet PNASNet CSPDarknet CSPNeXt HGNetv2 "
+    "UNet-S5-D16 Swin ConvNeXt"
+)
 DEPTHS = "18 34 50 101 152"
 MULTIPLES = "0.25 0.35 0.5 0.75 1.4"
 WIDTHS = "32x4d 32x8d 64x4d 32x16d 32x32d 32x48d"
 
 BACKBONES = (
-    *map(
-        Backbone,
-        (
-            "ResNet, ResNeXt, MobileNet, MobileViTV2, EfficientNet, MobileDet, LCNet, MnasNet, "
-            "GhostNet, ShuffleNetV2, SqueezeNet, Xception, Inception-ResNet V2, NAS, NASNet, "
-            "PNASNet, CSPDarknet, CSPNeXt, HGNetv2, UNet-S5-D16, Swin, ConvNeXt"
-        ).split(", "),
-    ),
+    Backbone("{}", "", (PLAIN,)),
+    Backbone("Inception-ResNet V2"),
     Backbone("ResNet-{}", "r{} rn{}", (DEPTHS,)),
     Backbone("ResNet-{}", "", ("10 14 26 200",)),
     Backbone("ResNet-{}{}", "r{}{}", (DEPTHS, "b c d")),
@@ -112,7 +111,7 @@ BACKBONES = (
 
 @cache
 def backbones() -> dict[str, str]:
-    """Every spelling of every backbone, by `key`, with its one name."""
+    """The name of every backbone by its normalized spellings."""
     found: dict[str, str] = {}
     for row in BACKBONES:
         templates = [row.name, *row.aliases.split()]
@@ -122,7 +121,7 @@ def backbones() -> dict[str, str]:
 
 
 def backbone(text: str) -> str:
-    """The one spelling of a backbone that is named and nothing else; "" where it is unknown.
+    """The one spelling of the backbone that ``text`` is; "" where it is unknown.
 
     >>> backbone("resnet50"), backbone("R-101"), backbone("mit_b0")
     ('ResNet-50', 'ResNet-101', 'MiT-B0')

@@ -162,8 +162,6 @@ READERS: Mapping[str, Callable[[Any, str], Fields]] = {
     "segmentation_models_pytorch": _segmentation_models,
     "transformers": _transformers,
     "ultralytics": _ultralytics,
-    "keras": _keras,
-    "keras_hub": _keras,
-    "keras_cv": _keras,
+    **dict.fromkeys(("keras", "keras_hub", "keras_cv"), _keras),
 }
 """By the top package of a model's class."""

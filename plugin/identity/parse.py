@@ -10,8 +10,7 @@ from typing import NamedTuple
 from .algorithms import OVERRIDES, Algorithm, algorithm, algorithms, normalized, scales, words_of
 from .backbones import backbone, backbones
 
-PLAIN = set(
-    """
+_WORDS = """
     fpn nasfpn bifpn pafpn panfpn fpnlite dc5 c4 neck head backbone caffe gn bn syncbn
     coco mscoco voc pascal ade cityscapes lvis openimages camvid kitti drive imagenet
     tf tensorflow keras torch pytorch torchvision paddle gluon mxnet onnx openvino timm
@@ -20,8 +19,8 @@ PLAIN = set(
     keypoint keypoints ins object objects image model models tiny
     cv my our the a an new best last final baseline default test train training trained
     pretrained pre finetuned finetune scratch run exp experiment v u e x
-    """.split()
-)
+"""
+PLAIN = set(_WORDS.split())
 """Words that name no algorithm. Any other word right before an algorithm may make another of it
 ("anchor detr", "attention unet"), as `VARIANTS` after it do: such an algorithm is not read."""
 

@@ -21,9 +21,12 @@ def unwrapped(model: Any) -> Any:
 
     These are DataParallel, DistributedDataParallel, FSDP, ``torch.compile`` and AveragedModel.
     """
-    while inner := getattr(model, "_orig_mod", None) or _inside(model):
+    while True:
+        wraps = not WRAPPERS.isdisjoint(kind.__name__ for kind in type(model).__mro__)
+        inner = getattr(model, "_orig_mod", model.module if wraps else None)
+        if inner is None:
+            return model
         model = inner
-    return model
 
 
 def without_ddp(model: Any) -> Any:
@@ -98,11 +101,6 @@ def infer(model: Any) -> Readings:
         if stated and all(name in one for one in stated)
         if len({one[name].value for one in stated}) == 1
     }
-
-
-def _inside(model: Any) -> Any:
-    wrapped = {kind.__name__ for kind in type(model).__mro__} & WRAPPERS
-    return model.module if wrapped else None
 
 
 def _is_lightning(model: Any) -> bool:
