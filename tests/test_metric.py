@@ -43,7 +43,7 @@ class Series(SimpleNamespace):
 def test_labels_of_any_integer_kind(classes: Any) -> None:
     assert class_names(classes, without=NO_CLASS) == {1: "cat", 2: "dog"}
     assert all(type(label) is int for label in class_names(classes, without=NO_CLASS))
-    assert DetectionMetrics(classes).classes == {1: "cat", 2: "dog"}
+    assert list(DetectionMetrics(classes).per_class()) == ["cat", "dog"]
 
 
 def test_tensors_are_labels_too() -> None:
@@ -52,7 +52,8 @@ def test_tensors_are_labels_too() -> None:
 
 
 def test_semantic_labels_keep_their_background() -> None:
-    metric = SegmentationMetrics({np.int64(0): "background", np.int64(1): "cat"})
+    classes: Any = {np.int64(0): "background", np.int64(1): "cat"}
+    metric = SegmentationMetrics(classes)
     assert metric.classes == {0: "background", 1: "cat"}
 
 

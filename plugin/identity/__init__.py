@@ -9,6 +9,8 @@ from typing import Any
 
 from boxscore.names import legal
 
+from .algorithms import algorithm as spelling
+
 SIZE = re.compile(r"([1-9][0-9]{0,4})(?:\s*[xX\u00d7]\s*([1-9][0-9]{0,4}))?")
 Size = str | int | Iterable[int]
 EXAMPLE = 'such as Identity(algorithm="RetinaNet", input_size="640x640")'
@@ -118,13 +120,6 @@ class Identity:
         identity = object.__new__(cls)  # the constructor requires both fields
         identity._set(**parse(name))
         return identity
-
-
-def spelling(algorithm: str) -> str:
-    """An algorithm's one spelling; "" where the table has no line for it."""
-    from . import algorithms  # the tables are loaded when they are needed
-
-    return algorithms.algorithm(algorithm)
 
 
 def sized(size: Size) -> str:

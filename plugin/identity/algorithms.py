@@ -82,6 +82,7 @@ class Algorithm:
 
 
 YOLO = "xs n/nano/nu s/small/su m/medium/mu l/large/lu x/xlarge/xu"
+WORLD = " ".join(f"yolov8{scale}world yolov8{scale}worldv2" for scale in ("", *"smlx"))
 DETR = "n/nano s/small m/medium l/large x/xlarge"
 SIZES = "Tiny/t Small/s Base/b Large/l"
 B0_B5 = "B0 B1 B2 B3 B4 B5"
@@ -127,11 +128,7 @@ ALGORITHMS = (
     Algorithm("YOLO26", "yolov26", YOLO),
     Algorithm("YOLOX", "", "nano tiny s/small m/medium l/large x/xlarge", "CSPDarknet"),
     Algorithm("YOLO-NAS", "", "s/small m/medium l/large"),
-    Algorithm(
-        "YOLO-World",
-        "yoloworldv2 worldmodel "
-        + " ".join(f"yolov8{n}world yolov8{n}worldv2" for n in ("", *"smlx")),
-    ),
+    Algorithm("YOLO-World", f"yoloworldv2 worldmodel {WORLD}"),
     Algorithm("YOLOE", "", "v8s v8m v8l 11s 11m 11l 26n 26s 26m 26l 26x"),
     Algorithm("DAMO-YOLO", "", "t/tiny s/small m/medium l/large"),
     # two stages and more
@@ -205,8 +202,8 @@ OVERRIDES = {
     "U-Net": {"FCN", "PSPNet", "DeepLabV3"},
     "K-Net": {"FCN", "PSPNet", "DeepLabV3", "UPerNet"},
     **{
-        network: {"FCN"}
-        for network in ("BiSeNetV1", "BiSeNetV2", "Fast-SCNN", "ICNet", "ERFNet", "CGNet")
+        name: {"FCN"}
+        for name in ("BiSeNetV1", "BiSeNetV2", "Fast-SCNN", "ICNet", "ERFNet", "CGNet")
     },
 }
 """The algorithms that are ignored beside another in one name. Any other two contradict."""

@@ -31,6 +31,7 @@ PLAIN = (
     "ShuffleNetV2 SqueezeNet Xception NAS NASNet PNASNet CSPDarknet CSPNeXt HGNetv2 "
     "UNet-S5-D16 Swin ConvNeXt"
 )
+FLOPS = "200MF 400MF 600MF 800MF 1.6GF 3.2GF 4GF/4.0GF 6.4GF 8GF/8.0GF 12GF"
 DEPTHS = "18 34 50 101 152"
 MULTIPLES = "0.25 0.35 0.5 0.75 1.4"
 WIDTHS = "32x4d 32x8d 64x4d 32x16d 32x32d 32x48d"
@@ -79,11 +80,7 @@ BACKBONES = (
     Backbone("DLA-{}", "", ("34 46 60 102 169",)),
     Backbone("HRNet-W{}", "hrnet{} hrnetv2w{} hrnetv2pw{} hrnetv2p{} hr{}", ("18 30 32 40 48 64",)),
     Backbone("HRNet-W18-Small", "hr18s hrnetv2w18small hrnetw18smallv2"),
-    Backbone(
-        "RegNet{}-{}",
-        "",
-        ("X Y", "200MF 400MF 600MF 800MF 1.6GF 3.2GF 4GF/4.0GF 6.4GF 8GF/8.0GF 12GF"),
-    ),
+    Backbone("RegNet{}-{}", "", ("X Y", FLOPS)),
     Backbone("VoVNet-{}", "v{}ese", ("19 39 57 99",)),
     Backbone("STDC{}", "", ("1 2",)),
     Backbone("MiT-{}", "mixvisiontransformer{}", (B0_B5,)),

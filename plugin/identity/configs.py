@@ -69,10 +69,8 @@ def open_mmlab(config: Mapping[str, Any]) -> Fields:
         "input_size": (_trained_at(config, model), "the config's pipeline"),
     }
     if isinstance(model.get("backbone"), Mapping):
-        fields["backbone"] = (
-            backbone_structure.open_mmlab(model["backbone"]),
-            "the config's model.backbone",
-        )
+        named = backbone_structure.open_mmlab(model["backbone"])
+        fields["backbone"] = (named, "the config's model.backbone")
     return fields
 
 
@@ -117,17 +115,13 @@ def _trained_at(config: Mapping[str, Any], model: Mapping[str, Any]) -> str:
     ):
         for entry in _pipeline(config, stage):
             if _kind(entry) == step and isinstance(entry.get(sides), Iterable):
-                size = entry[sides]
-                return _limits(size, entry) if step == "Resize" else pixels(size)
+                size = list(entry[sides])
+                if len(size) != 2 or not all(isinstance(side, int) for side in size):
+                    return ""
+                if step == "Resize":  # (width, height), or the two limits in any order
+                    size = sorted(size) if entry.get("keep_ratio") else size[::-1]
+                return pixels(size)
     return ""
-
-
-def _limits(scale: Any, resize: Mapping[str, Any]) -> str:
-    """OpenMMLab has (width, height); with the ratio kept, the two limits in any order."""
-    sides = list(scale)
-    if len(sides) != 2 or not all(isinstance(side, int) for side in sides):
-        return ""
-    return pixels(sorted(sides) if resize.get("keep_ratio") else sides[::-1])
 
 
 def _pipeline(config: Mapping[str, Any], stage: str) -> Iterator[Mapping[str, Any]]:

@@ -30,11 +30,8 @@ SIZES = {"img", "imgsz", "image", "size", "input", "res", "crop"}
 RANGES = {"ms", "mstrain", "multiscale"}
 """Words before a number that is no size, may be glued to one, or begins a range of sizes."""
 
-RECTANGLE = re.compile(
-    r"(?<![0-9x.])({0}) ?[x\u00d7] ?({0})(?:x[1-4])?(?:px)?(?![a-z0-9]|.pre)".format(
-        "3[2-9]|[4-9][0-9]|[1-9][0-9]{2,3}"
-    )
-)
+SIDE = "(3[2-9]|[4-9][0-9]|[1-9][0-9]{2,3})"
+RECTANGLE = re.compile(rf"(?<![0-9x.]){SIDE} ?[x\u00d7] ?{SIDE}(?:x[1-4])?(?:px)?(?![a-z0-9]|.pre)")
 """A height and a width, no volume ("96x96x96"), width of a ResNeXt or size of a pretraining."""
 
 LIMITS = {"fasterrcnnmobilenetv3large320fpn": "320x640"}  # torchvision states the short limit
@@ -70,8 +67,12 @@ def parse(name: str) -> dict[str, str]:
     if found == "SSD" and trunk.startswith("ResNet-") and ("fpn", False) in words:
         # the Object Detection API's name for RetinaNet, which it has over ResNet V1 alone
         found, trunk = "RetinaNet", f"{trunk.removesuffix(' V1')} V1"
-    limits = next((LIMITS[text] for text in LIMITS if text in normalized(name)), "")
-    size = limits or _rectangle(name.lower()) or (_square(words, spans) if found or trunk else "")
+    size = next((LIMITS[text] for text in LIMITS if text in normalized(name)), "")
+    stated = set(RECTANGLE.findall(name.lower()))
+    if stated:
+        size = "x".join(stated.pop()) if len(stated) == 1 else ""
+    elif not size and (found or trunk):
+        size = _square(words, spans)
     return {"algorithm": found, "input_size": size, "backbone": trunk}
 
 
@@ -143,11 +144,6 @@ def _scale(words: Words, at: int, of: Algorithm) -> str:
         if words[start][0] not in PLAIN:
             break
     return ""
-
-
-def _rectangle(name: str) -> str:
-    stated = set(RECTANGLE.findall(name))
-    return "x".join(stated.pop()) if len(stated) == 1 else ""
 
 
 def _square(words: Words, spans: list[Span]) -> str:
