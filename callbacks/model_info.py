@@ -112,7 +112,7 @@ def task_of(model: Any, given: Task | None) -> Task:
     if len(tasks) == 1 and (task := tasks.pop()):
         return task
     raise ValueError(
-        f"task: unknown for {type(unwrapped(model)).__name__}; pass task='detection', "
+        f"task: {type(unwrapped(model)).__name__} states none; pass task='detection', "
         "task='instance-segmentation' or task='semantic-segmentation'"
     )
 

@@ -50,8 +50,7 @@ def network(model: Any) -> Any:
     prepare the input.
 
     Returns:
-        the network of a known framework or name; ``model``, unwrapped, where there is none or more
-        than one.
+        the network of a known framework or name; else, or of several, ``model`` unwrapped.
     """
     found = list(networks(model).values())
     return found[0] if len(found) == 1 else unwrapped(lightning_network(unwrapped(model)))

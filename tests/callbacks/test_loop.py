@@ -563,9 +563,10 @@ def test_a_step_after_the_end_is_told_and_not_logged() -> None:
 
 
 def test_the_background_under_another_name() -> None:
-    memory, _ = train(classes=["background", "disc", "square"])
-    other, _ = train(classes={1: "disc", 2: "square"})
-    assert memory.points == other.points
+    _, score = train(classes=["background", "disc", "square"])
+    _, other = train(classes={1: "disc", 2: "square"})
+    assert score.run.names == {1: "disc", 2: "square"}
+    assert score.latest == other.latest != {}
 
 
 def test_without_a_criterion_regularization_alone_is_no_total() -> None:

@@ -55,7 +55,7 @@ def test_a_transformers_model_states_its_task(name: str, task: Task, package: st
     ],
 )
 def test_a_model_that_does_not_state_its_task_is_asked_about(name: str, module: str) -> None:
-    with pytest.raises(ValueError, match="task: unknown for Mine; pass task='detection'"):
+    with pytest.raises(ValueError, match="task: Mine states none; pass task='detection'"):
         task_of(of(name, module), None)
 
 
@@ -115,7 +115,7 @@ def test_a_task_is_seen_through_wrappers_as_the_identity_is(kind: str, wrapper: 
 
 def test_networks_of_one_task_share_it_and_of_two_are_asked_about() -> None:
     assert task_of(Around(student=unet(), teacher=segformer()), None) == "semantic-segmentation"
-    with pytest.raises(ValueError, match="task: unknown for Around; pass task='detection'"):
+    with pytest.raises(ValueError, match="task: Around states none; pass task='detection'"):
         task_of(Around(one=unet(), two=fcos()), None)
 
 
