@@ -111,7 +111,7 @@ def task_of(model: Any, given: Task | None) -> Task:
     if len(tasks) == 1 and (task := tasks.pop()):
         return task
     raise ValueError(
-        f"task: unknown for {type(unwrapped(model)).__name__}; pass task='detection', "
+        f"task: {type(unwrapped(model)).__name__} states none; pass task='detection', "
         "task='instance-segmentation' or task='semantic-segmentation'"
     )
 
@@ -168,5 +168,5 @@ def _check_label_0(classes: Classes, model: Any) -> None:
     raise ValueError(
         f"classes: label 0 is {names[0]!r}, and {type(model).__name__} keeps label 0 for the "
         f"background; count labels from 1, in the targets too, and pass classes={listed!r} or "
-        f"classes={shifted!r}"
+        f"{shifted!r}"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -120,7 +120,7 @@ def class_names(classes: Classes, *, without: Iterable[str] = ()) -> dict[int, s
         ValueError: there is no class, a label is no integer of 0 or more, two labels share one
             name, one label has two names, or the names have no order.
     """
-    if isinstance(classes, str | bytes | Set) or not isinstance(classes, Iterable):
+    if isinstance(classes, str | bytes | Set | Iterator) or not isinstance(classes, Iterable):
         raise ValueError(f"classes: {classes!r} gives no names by label; {EXAMPLE}")
     pairs: Any = classes.items() if hasattr(classes, "items") else enumerate(classes)
     named: dict[int, str] = {}

@@ -9,6 +9,8 @@ from typing import Any
 
 from boxscore.keys import legal
 
+from .algorithms import algorithm as spelling
+
 SIZE = re.compile(r"([1-9][0-9]{0,4})(?:\s*[xX\u00d7]\s*([1-9][0-9]{0,4}))?")
 Size = str | int | Iterable[int]
 EXAMPLE = 'such as Identity(algorithm="RetinaNet", input_size="640x640")'
@@ -42,9 +44,8 @@ class Identity:
 
     def _set(self, algorithm: str, input_size: str, backbone: str) -> None:
         """Fill the fields of a frozen value, once."""
-        object.__setattr__(self, "algorithm", algorithm)
-        object.__setattr__(self, "input_size", input_size)
-        object.__setattr__(self, "backbone", backbone)
+        for name, value in zip(self.__slots__, (algorithm, input_size, backbone), strict=True):
+            object.__setattr__(self, name, value)
 
     def __str__(self) -> str:
         """The name of the run: ``RetinaNet 640x640 ResNet-50``."""
@@ -121,13 +122,6 @@ class Identity:
         return identity
 
 
-def spelling(algorithm: str) -> str:
-    """An algorithm's one spelling; "" where the table has no line for it."""
-    from . import algorithms  # the tables are loaded when they are needed
-
-    return algorithms.algorithm(algorithm)
-
-
 def sized(size: Size) -> str:
     """A size as ``"<height>x<width>"``.
 
@@ -161,18 +155,15 @@ def _missing(model: object, fields: dict[str, Any]) -> str:
     """The error for a model that leaves a field open: what was read, and what to pass."""
     from .wrappers import network, networks
 
-    named = [name for name in ("algorithm", "input_size") if name not in fields]
-    read = " and ".join(f"{name} {value}" for name, value in fields.items())
-    several = [f"{type(net).__name__} at {path}" for path, net in networks(model).items()]
-    known = "; ".join(
-        [*([f"read: {read}"] if read else []), *([", ".join(several)] if several[1:] else [])]
-    )
-    size = f'"{fields["input_size"]}"' if "input_size" in fields else "(height, width)"
+    unknown = [name for name in ("algorithm", "input_size") if name not in fields]
+    inside = [f"{type(net).__name__} at {path}" for path, net in networks(model).items()]
+    read = [f"{name} {value}" for name, value in fields.items()] + inside * (len(inside) > 1)
+    text = ", ".join(read)
     name = fields.get("algorithm", type(network(model)).__name__)
+    size = f'"{fields["input_size"]}"' if "input_size" in fields else "(height, width)"
     return (
-        f"Identity: the {' and the '.join(name.replace('_', ' ') for name in named)} of "
-        f"{type(model).__name__} {'is' if len(named) == 1 else 'are'} unknown"
-        f"{f' ({known})' if known else ''}. Pass "
-        f'identity=Identity(algorithm="{name}", input_size={size}), after: '
+        f"Identity: unknown {' and '.join(unknown).replace('_', ' ')} of {type(model).__name__}"
+        f"{f' (read: {text})' if text else ''}. Pass "
+        f'identity=Identity(algorithm="{name}", input_size={size}); it needs '
         "from boxscore import Identity"
     )

@@ -1,23 +1,22 @@
-"""The table of known algorithms. A newcomer is one line.
+"""The table of known algorithms: one line each.
 
 What counts as one parent algorithm, and why
-    An algorithm is what its loss makes it: two models share one where the same loss terms are
-    computed by the same rules (which anchors, queries or pixels are held against which target), so
-    that the loss of one says something about the loss of the other.
+    Two models share an algorithm where the same loss terms are computed by the same rules (which
+    anchors, queries or pixels are matched with which target), so that their losses are comparable.
 
     * RetinaNet and SSD differ (focal loss over all anchors; softmax over mined hard negatives), as
       do SSD and SSDLite, Faster, Mask, Keypoint and Cascade R-CNN (another stage or head is another
       sum), DETR, Conditional and Deformable DETR (other queries and matching costs), DeepLabV3 and
       DeepLabV3+ (another decoder).
-    * What its authors name as a family is kept apart (YOLOv8, YOLO11, YOLOX; RT-DETR, RT-DETRv2):
-      one loss formula today is no promise for tomorrow.
+    * Families that their authors name are kept apart (YOLOv8, YOLO11, YOLOX; RT-DETR, RT-DETRv2):
+      equal loss formulas may differ in the next release.
     * Backbone, neck (FPN, DC5, C4, BiFPN), schedule, training set, task suffix ("-seg") and a
       library's own revision ("_v2") make no other algorithm; nor does the scale (n, s, m, l, x),
-      which is kept as the backbone where the name says no more.
-    * TFOD's "SSD ResNet FPN" is RetinaNet, as its own zoo says in brackets; a U-Net with another
-      head ("unet-s5-d16_fcn") stays U-Net. Such pairs stand in `OVERRIDES`.
+      which is the backbone where the name has no other.
+    * TFOD's "SSD ResNet FPN" is RetinaNet, as its own zoo has it in brackets; a U-Net with another
+      head ("unet-s5-d16_fcn") is U-Net. Such pairs are in `OVERRIDES`.
 
-Case, spaces, dots, hyphens and underscores do not matter in any spelling (`key`).
+Case, spaces, dots, hyphens and underscores do not matter in any spelling (`normalized`).
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ def words_of(text: str) -> list[tuple[str, bool]]:
 
 
 def normalized(text: str) -> str:
-    """The text without what people vary.
+    """The text without case, spaces and punctuation.
 
     >>> normalized("Faster R-CNN") == normalized("faster_rcnn") == normalized("FasterRCNN")
     True
@@ -55,7 +54,7 @@ def normalized(text: str) -> str:
 
 
 def spellings(templates: list[str], choices: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
-    """Every key of the templates, with the first spelling of each value chosen for it."""
+    """Every normalized spelling of the templates, with the first spelling of each value in it."""
     values = [[value.split("/") for value in choice.split()] for choice in choices]
     for chosen in itertools.product(*values):
         for template, words in itertools.product(templates, itertools.product(*chosen)):
@@ -69,10 +68,10 @@ class Algorithm:
     Attributes:
         name: its one spelling.
         aliases: further spellings, divided by spaces.
-        scales: what may follow the name, ``"n/nano s/small"``: the first spelling is the one kept.
-        backbone: what a scale says of the backbone, ``"MiT-{}"``; by itself the scale.
-        whole: the name is an everyday word of other models' names (``fpn`` is a neck): it is
-            believed only where it is given alone.
+        scales: sizes that may follow the name, ``"n/nano s/small"``; the first spelling is kept.
+        backbone: the backbone of a scale, ``"MiT-{}"``; by default the scale itself.
+        whole: the name is a common word of other models' names (``fpn`` is a neck): it is read
+            alone, or first before a backbone.
     """
 
     name: str
@@ -83,6 +82,7 @@ class Algorithm:
 
 
 YOLO = "xs n/nano/nu s/small/su m/medium/mu l/large/lu x/xlarge/xu"
+WORLD = " ".join(f"yolov8{scale}world yolov8{scale}worldv2" for scale in ("", *"smlx"))
 DETR = "n/nano s/small m/medium l/large x/xlarge"
 SIZES = "Tiny/t Small/s Base/b Large/l"
 B0_B5 = "B0 B1 B2 B3 B4 B5"
@@ -128,11 +128,7 @@ ALGORITHMS = (
     Algorithm("YOLO26", "yolov26", YOLO),
     Algorithm("YOLOX", "", "nano tiny s/small m/medium l/large x/xlarge", "CSPDarknet"),
     Algorithm("YOLO-NAS", "", "s/small m/medium l/large"),
-    Algorithm(
-        "YOLO-World",
-        "yoloworldv2 worldmodel "
-        + " ".join(f"yolov8{n}world yolov8{n}worldv2" for n in ("", *"smlx")),
-    ),
+    Algorithm("YOLO-World", f"yoloworldv2 worldmodel {WORLD}"),
     Algorithm("YOLOE", "", "v8s v8m v8l 11s 11m 11l 26n 26s 26m 26l 26x"),
     Algorithm("DAMO-YOLO", "", "t/tiny s/small m/medium l/large"),
     # two stages and more
@@ -206,38 +202,38 @@ OVERRIDES = {
     "U-Net": {"FCN", "PSPNet", "DeepLabV3"},
     "K-Net": {"FCN", "PSPNet", "DeepLabV3", "UPerNet"},
     **{
-        network: {"FCN"}
-        for network in ("BiSeNetV1", "BiSeNetV2", "Fast-SCNN", "ICNet", "ERFNet", "CGNet")
+        name: {"FCN"}
+        for name in ("BiSeNetV1", "BiSeNetV2", "Fast-SCNN", "ICNet", "ERFNet", "CGNet")
     },
 }
-"""The algorithm that is meant where one of these is named beside it. Any other two contradict."""
+"""The algorithms that are ignored beside another in one name. Any other two contradict."""
 
 
 @cache
 def algorithms() -> dict[str, Algorithm]:
-    """Every spelling of every algorithm, by `key`."""
+    """Every algorithm by its normalized spellings."""
     return {
-        normalized(spelling): family
-        for family in ALGORITHMS
-        for spelling in (family.name, *family.aliases.split())
+        normalized(spelling): row
+        for row in ALGORITHMS
+        for spelling in (row.name, *row.aliases.split())
     }
 
 
 @cache
 def scales(name: str) -> dict[str, str]:
-    """The backbone that each scale of the algorithm says, by `key` of the scale."""
-    family = algorithms()[normalized(name)]
+    """The backbone of each scale of the algorithm, by the normalized scale."""
+    row = algorithms()[normalized(name)]
     return {
-        spelling: family.backbone.format(*values)
-        for spelling, values in spellings(["{}"], (family.scales,))
+        spelling: row.backbone.format(*values)
+        for spelling, values in spellings(["{}"], (row.scales,))
     }
 
 
 def algorithm(text: str) -> str:
-    """The one spelling of an algorithm that is named and nothing else; "" where it is unknown.
+    """The one spelling of the algorithm that ``text`` is; "" where it is unknown.
 
     >>> algorithm("FasterRCNN"), algorithm("unetplusplus"), algorithm("my own")
     ('Faster R-CNN', 'U-Net++', '')
     """
-    family = algorithms().get(normalized(text))
-    return family.name if family else ""
+    row = algorithms().get(normalized(text))
+    return row.name if row else ""

@@ -1,6 +1,6 @@
-"""Which backbone it is, told from its build: layers and their numbers cannot be misnamed.
+"""The name of a backbone by its layers and their numbers.
 
-A network whose numbers stand in no table (a tiny one for a test, an own design) has no name here.
+A network whose numbers are in no table (a tiny one for a test, an own design) has no name here.
 """
 
 from __future__ import annotations
@@ -23,16 +23,14 @@ RESNET = {
 VGG = {6: "VGG-11", 8: "VGG-13", 10: "VGG-16", 12: "VGG-19"}
 """By the convolutions before the fourth pooling, where SSD cuts it."""
 
-LAYERS = ("layer1", "layer2", "layer3", "layer4")
-
 MOBILENET = {
     ("mobilenetv2", 17): "MobileNetV2",
     ("mobilenetv3", 15): "MobileNetV3-Large",
-    ("mobilenetv3", 14): "MobileNetV3-Large",  # SSDlite takes one block apart
+    ("mobilenetv3", 14): "MobileNetV3-Large",  # SSDlite splits one block
     ("mobilenetv3", 11): "MobileNetV3-Small",
     ("mobilenetv3", 10): "MobileNetV3-Small",
 }
-"""By the file of torchvision that the inverted residuals come from, and their number."""
+"""By torchvision's module of the inverted residuals, and their number."""
 
 PYRAMIDS = {
     ("swin", 96, (2, 2, 6, 2)): "Swin-Tiny",
@@ -54,7 +52,7 @@ PYRAMIDS = {
     ("mobilevit", 96, ()): "MobileViT-X-Small",
     ("mobilevit", 64, ()): "MobileViT-XX-Small",
 }
-"""By the kind, the width of the first stage and the blocks in each stage."""
+"""By kind, width of the first stage and blocks in each stage."""
 
 VIT = {
     (192, 12): "Tiny",
@@ -63,7 +61,7 @@ VIT = {
     (1024, 24): "Large",
     (1280, 32): "Huge",
 }
-"""Size of a plain transformer by its width and its layers."""
+"""Size of a plain transformer by width and layers."""
 
 
 def resnet(block: str, counts: tuple[int, ...]) -> str:
@@ -77,7 +75,7 @@ def resnet(block: str, counts: tuple[int, ...]) -> str:
 
 
 def backbone_of(module: Any) -> str:
-    """The backbone's one spelling; "" where its layers are no known network's.
+    """The backbone's one spelling; "" where its layers are in no table.
 
     Args:
         module: a torch module: the backbone itself, or with its pyramid around it.
@@ -88,7 +86,7 @@ def backbone_of(module: Any) -> str:
 
 def _resnet(body: Any) -> str:
     """A ResNet, ResNeXt or Wide ResNet of torchvision."""
-    layers = [getattr(body, name) for name in LAYERS if hasattr(body, name)]
+    layers = [getattr(body, name) for n in "1234" if hasattr(body, name := f"layer{n}")]
     if len(layers) < 3 or not hasattr(layers[0][0], "conv2"):
         return ""
     block = layers[0][0]
@@ -116,7 +114,7 @@ def _mobilenet(body: Any) -> str:
 
 
 def hugging_face(config: Any) -> str:
-    """The backbone that a Transformers configuration of one describes; "" if it is no known one."""
+    """The backbone that a Transformers configuration of one describes; "" if unknown."""
     kind = str(getattr(config, "model_type", ""))
     depths = tuple(getattr(config, "depths", None) or ())
     widths = getattr(config, "hidden_sizes", None) or [getattr(config, "embed_dim", 0)]
@@ -133,24 +131,23 @@ def hugging_face(config: Any) -> str:
     return PYRAMIDS.get((PYRAMID_KINDS.get(kind, kind), widths[0], depths)) or backbone(kind)
 
 
-PYRAMID_KINDS = {"segformer": "mit", "maskformer-swin": "swin", "donut-swin": "swin"}
-"""Transformers' word for a pyramid, where it is another than ours."""
+PYRAMID_KINDS = {
+    **{"segformer": "mit", "maskformer-swin": "swin", "donut-swin": "swin"},
+    **{"SwinTransformer": "swin", "MixVisionTransformer": "mit"},
+}
+"""The kind by Transformers' ``model_type`` or OpenMMLab's ``type``, where these differ from it."""
 
 PLAIN_TRANSFORMERS = {
     "yolos": "DeiT-{}",
     "beit": "BEiT-{}",
-    "dpt": "ViT-{}",
-    "vit": "ViT-{}",
-    "eomt": "ViT-{}",
-    "vitdet": "ViT-{}",
-    "dinov2": "DINOv2-{}",
-    "rf_detr_dinov2": "DINOv2-{}",
+    **dict.fromkeys(("dpt", "vit", "eomt", "vitdet"), "ViT-{}"),
+    **dict.fromkeys(("dinov2", "rf_detr_dinov2"), "DINOv2-{}"),
 }
-"""Transformers' word for a plain transformer, and ours."""
+"""The name by Transformers' ``model_type``."""
 
 
 def open_mmlab(config: Mapping[str, Any]) -> str:
-    """The backbone that an OpenMMLab configuration of one describes; "" if it is no known one."""
+    """The backbone that an OpenMMLab configuration of one describes; "" if unknown."""
     kind = str(config.get("type", "")).rpartition(".")[2]
     depth = config.get("depth", "")
     if kind == "ResNeXt":
@@ -161,9 +158,5 @@ def open_mmlab(config: Mapping[str, Any]) -> str:
         return backbone(f"vgg{depth}")
     width = config.get("embed_dims", config.get("embed_dim", 0))
     depths = tuple(config.get("depths") or config.get("num_layers") or ()) if width else ()
-    named = PYRAMIDS.get((OPEN_MMLAB.get(kind, ""), width, depths))
+    named = PYRAMIDS.get((PYRAMID_KINDS.get(kind, ""), width, depths))
     return named or backbone(f"{kind}{config.get('arch', depth)}") or backbone(kind)
-
-
-OPEN_MMLAB = {"SwinTransformer": "swin", "MixVisionTransformer": "mit"}
-"""OpenMMLab's word for a pyramid."""

@@ -1,6 +1,6 @@
-"""The table of known backbones. A newcomer is one line.
+"""The table of known backbones: one line each.
 
-Depth, width and size belong to a backbone's name, the patch size and the training set do not.
+Depth, width and size are in a backbone's name, the patch size and the training set are not.
 """
 
 from __future__ import annotations
@@ -26,38 +26,19 @@ class Backbone:
     choices: tuple[str, ...] = ()
 
 
+PLAIN = (
+    "ResNet ResNeXt MobileNet MobileViTV2 EfficientNet MobileDet LCNet MnasNet GhostNet "
+    "ShuffleNetV2 SqueezeNet Xception NAS NASNet PNASNet CSPDarknet CSPNeXt HGNetv2 "
+    "UNet-S5-D16 Swin ConvNeXt"
+)
+FLOPS = "200MF 400MF 600MF 800MF 1.6GF 3.2GF 4GF/4.0GF 6.4GF 8GF/8.0GF 12GF"
 DEPTHS = "18 34 50 101 152"
 MULTIPLES = "0.25 0.35 0.5 0.75 1.4"
 WIDTHS = "32x4d 32x8d 64x4d 32x16d 32x32d 32x48d"
 
 BACKBONES = (
-    *map(
-        Backbone,
-        [
-            "ResNet",
-            "ResNeXt",
-            "MobileNet",
-            "MobileViTV2",
-            "EfficientNet",
-            "MobileDet",
-            "LCNet",
-            "MnasNet",
-            "GhostNet",
-            "ShuffleNetV2",
-            "SqueezeNet",
-            "Xception",
-            "Inception-ResNet V2",
-            "NAS",
-            "NASNet",
-            "PNASNet",
-            "CSPDarknet",
-            "CSPNeXt",
-            "HGNetv2",
-            "UNet-S5-D16",
-            "Swin",
-            "ConvNeXt",
-        ],
-    ),
+    Backbone("{}", "", (PLAIN,)),
+    Backbone("Inception-ResNet V2"),
     Backbone("ResNet-{}", "r{} rn{}", (DEPTHS,)),
     Backbone("ResNet-{}", "", ("10 14 26 200",)),
     Backbone("ResNet-{}{}", "r{}{}", (DEPTHS, "b c d")),
@@ -99,11 +80,7 @@ BACKBONES = (
     Backbone("DLA-{}", "", ("34 46 60 102 169",)),
     Backbone("HRNet-W{}", "hrnet{} hrnetv2w{} hrnetv2pw{} hrnetv2p{} hr{}", ("18 30 32 40 48 64",)),
     Backbone("HRNet-W18-Small", "hr18s hrnetv2w18small hrnetw18smallv2"),
-    Backbone(
-        "RegNet{}-{}",
-        "",
-        ("X Y", "200MF 400MF 600MF 800MF 1.6GF 3.2GF 4GF/4.0GF 6.4GF 8GF/8.0GF 12GF"),
-    ),
+    Backbone("RegNet{}-{}", "", ("X Y", FLOPS)),
     Backbone("VoVNet-{}", "v{}ese", ("19 39 57 99",)),
     Backbone("STDC{}", "", ("1 2",)),
     Backbone("MiT-{}", "mixvisiontransformer{}", (B0_B5,)),
@@ -131,7 +108,7 @@ BACKBONES = (
 
 @cache
 def backbones() -> dict[str, str]:
-    """Every spelling of every backbone, by `key`, with its one name."""
+    """The name of every backbone by its normalized spellings."""
     found: dict[str, str] = {}
     for row in BACKBONES:
         templates = [row.name, *row.aliases.split()]
@@ -141,7 +118,7 @@ def backbones() -> dict[str, str]:
 
 
 def backbone(text: str) -> str:
-    """The one spelling of a backbone that is named and nothing else; "" where it is unknown.
+    """The one spelling of the backbone that ``text`` is; "" where it is unknown.
 
     >>> backbone("resnet50"), backbone("R-101"), backbone("mit_b0")
     ('ResNet-50', 'ResNet-101', 'MiT-B0')

@@ -1,41 +1,28 @@
-"""What a configuration says of an identity: Transformers' objects and OpenMMLab's dictionaries."""
+"""The identity in a configuration: Transformers' objects and OpenMMLab's dictionaries."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from . import backbone_structure
 from .algorithms import OVERRIDES, algorithm
 from .backbones import backbone
 
-Said = dict[str, tuple[str, str]]
-"""Field by field the value, and the entry that says it."""
+Fields = dict[str, tuple[str, str]]
+"""The value of each field and the entry of the configuration that holds it."""
 
 
 def pixels(size: Any) -> str:
-    """A size in pixels as ``"<height>x<width>"``; "" where none is set.
-
-    Args:
-        size: a number, a pair (height, width), or a mapping or object with ``height`` and ``width``
-            or ``shortest_edge`` and ``longest_edge``, as image processors have it.
-    """
-    if size is None:
-        return ""
-    if isinstance(size, int):
-        return f"{size}x{size}"
-    if isinstance(size, Sequence):
-        sides = [size[0], size[-1]] if size else [None]
-    else:
-        named = size if isinstance(size, Mapping) else vars(size)
-        sides = [named.get("height"), named.get("width")]
-        if not all(sides):
-            sides = [named.get("shortest_edge"), named.get("longest_edge")]
-    return "x".join(str(side) for side in sides) if all(sides) else ""
+    """A number, or a pair (height, width) or more, as ``"<height>x<width>"``; else ""."""
+    sides = [size] if isinstance(size, int) else list(size or ())
+    return f"{sides[0]}x{sides[-1]}" if sides and all(sides) else ""
 
 
 def processed(processor: Any) -> str:
-    """The size that an image processor of Transformers makes; "" where it makes none.
+    """The limits that an image processor of Transformers resizes within; "" where it has none.
+
+    The one size of another processor is only a setting: the first batch has it where it acts.
 
     >>> class Processor:
     ...     do_resize, size = True, {"shortest_edge": 800, "longest_edge": 1333}
@@ -43,48 +30,48 @@ def processed(processor: Any) -> str:
     '800x1333'
     """
     processor = getattr(processor, "image_processor", processor)
-    if getattr(processor, "do_center_crop", None):
-        return pixels(getattr(processor, "crop_size", None))
-    return pixels(getattr(processor, "size", None)) if getattr(processor, "do_resize", None) else ""
+    size = getattr(processor, "size", None) if getattr(processor, "do_resize", None) else None
+    if size is None or getattr(processor, "do_center_crop", None):
+        return ""
+    named = size if isinstance(size, Mapping) else vars(size)
+    return pixels([named.get("shortest_edge"), named.get("longest_edge")])
 
 
 HEADS = {"mobilevit": "DeepLabV3", "mobilevitv2": "DeepLabV3", "mobilenet_v2": "DeepLabV3+"}
-"""Transformers names these by their trunk; what they segment with."""
+"""The algorithm of models that Transformers names by their backbone."""
 
 FIXED = {"eomt"}
-"""Those that take nothing but their ``image_size``; the others stretch their positions from it."""
+"""Models that take their ``image_size`` only; others interpolate position embeddings."""
 
 
-def transformers(config: Any) -> Said:
-    """What the configuration of a Transformers model says."""
+def transformers(config: Any) -> Fields:
+    """The fields in the configuration of a Transformers model."""
     kind = str(config.model_type)
-    said = {"algorithm": (HEADS.get(kind) or algorithm(kind), "config.model_type")}
+    fields = {"algorithm": (HEADS.get(kind) or algorithm(kind), "config.model_type")}
     if kind in FIXED:
-        said["input_size"] = (pixels(config.image_size), "config.image_size")
+        fields["input_size"] = (pixels(config.image_size), "config.image_size")
     described = getattr(config, "backbone_config", None)
     named = getattr(config, "backbone", None)
     if isinstance(named, str):
-        said["backbone"] = (backbone(named) or named, "config.backbone")
+        fields["backbone"] = (backbone(named) or named, "config.backbone")
     elif described is not None:
-        said["backbone"] = (backbone_structure.hugging_face(described), "config.backbone_config")
+        fields["backbone"] = (backbone_structure.hugging_face(described), "config.backbone_config")
     else:
-        said["backbone"] = (backbone_structure.hugging_face(config), "config")
-    return said
+        fields["backbone"] = (backbone_structure.hugging_face(config), "config")
+    return fields
 
 
-def open_mmlab(config: Mapping[str, Any]) -> Said:
-    """What an MMEngine configuration says, of a whole training or of its model alone."""
+def open_mmlab(config: Mapping[str, Any]) -> Fields:
+    """The fields in an MMEngine configuration, of a whole training or of its model alone."""
     model = config.get("model", config)
-    said = {
+    fields = {
         "algorithm": (_detector(model), "the config's model"),
         "input_size": (_trained_at(config, model), "the config's pipeline"),
     }
     if isinstance(model.get("backbone"), Mapping):
-        said["backbone"] = (
-            backbone_structure.open_mmlab(model["backbone"]),
-            "the config's model.backbone",
-        )
-    return said
+        named = backbone_structure.open_mmlab(model["backbone"])
+        fields["backbone"] = (named, "the config's model.backbone")
+    return fields
 
 
 def _detector(model: Mapping[str, Any]) -> str:
@@ -116,7 +103,7 @@ def _headed(kind: str) -> str:
 
 
 def _trained_at(config: Mapping[str, Any], model: Mapping[str, Any]) -> str:
-    """The crop that is trained on, else the size that images are resized to for the evaluation."""
+    """The crop in training, else the size that images are resized to for the evaluation."""
     crop = (model.get("data_preprocessor") or {}).get("size") or config.get("crop_size")
     if crop:
         return pixels(crop)
@@ -128,17 +115,13 @@ def _trained_at(config: Mapping[str, Any], model: Mapping[str, Any]) -> str:
     ):
         for entry in _pipeline(config, stage):
             if _kind(entry) == step and isinstance(entry.get(sides), Iterable):
-                size = entry[sides]
-                return _limits(size, entry) if step == "Resize" else pixels(size)
+                size = list(entry[sides])
+                if len(size) != 2 or not all(isinstance(side, int) for side in size):
+                    return ""
+                if step == "Resize":  # (width, height), or the two limits in any order
+                    size = sorted(size) if entry.get("keep_ratio") else size[::-1]
+                return pixels(size)
     return ""
-
-
-def _limits(scale: Any, resize: Mapping[str, Any]) -> str:
-    """OpenMMLab writes (width, height); with the ratio kept, the two limits in any order."""
-    sides = list(scale)
-    if len(sides) != 2 or not all(isinstance(side, int) for side in sides):
-        return ""
-    return pixels(sorted(sides) if resize.get("keep_ratio") else sides[::-1])
 
 
 def _pipeline(config: Mapping[str, Any], stage: str) -> Iterator[Mapping[str, Any]]:

@@ -6,6 +6,7 @@ here, because a model of a framework cannot exist without it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePath
 from typing import Any, NamedTuple
@@ -63,10 +64,8 @@ def sources(readings: Readings) -> str:
 
 def _class_of(model: Any, package: str) -> tuple[str, str]:
     """The algorithm that the nearest class of the package names, and the class."""
-    for cls in type(model).__mro__:
-        if cls.__module__.partition(".")[0] == package and algorithm(cls.__name__):
-            return algorithm(cls.__name__), cls.__name__
-    return "", ""
+    names = [cls.__name__ for cls in type(model).__mro__ if cls.__module__.startswith(package)]
+    return next(((algorithm(name), name) for name in names if algorithm(name)), ("", ""))
 
 
 def _torchvision(model: Any, path: str) -> Fields:
@@ -115,7 +114,7 @@ def _transformers(model: Any, path: str) -> Fields:
 
     A model without a head ("DetrModel") has no loss, and may be the backbone of another.
     """
-    if "For" not in type(model).__name__:
+    if not any(re.search("For[A-Z]", cls.__name__) for cls in type(model).__mro__):
         return
     for name, (value, source) in transformers(model.config).items():
         yield name, Reading(value, f"{path}.{source}")
@@ -162,8 +161,6 @@ READERS: Mapping[str, Callable[[Any, str], Fields]] = {
     "segmentation_models_pytorch": _segmentation_models,
     "transformers": _transformers,
     "ultralytics": _ultralytics,
-    "keras": _keras,
-    "keras_hub": _keras,
-    "keras_cv": _keras,
+    **dict.fromkeys(("keras", "keras_hub", "keras_cv"), _keras),
 }
 """By the top package of a model's class."""

@@ -10,109 +10,17 @@ from typing import NamedTuple
 from .algorithms import OVERRIDES, Algorithm, algorithm, algorithms, normalized, scales, words_of
 from .backbones import backbone, backbones
 
-PLAIN = set(
-    [
-        "fpn",
-        "nasfpn",
-        "bifpn",
-        "pafpn",
-        "panfpn",
-        "fpnlite",
-        "dc5",
-        "c4",
-        "neck",
-        "head",
-        "backbone",
-        "caffe",
-        "gn",
-        "bn",
-        "syncbn",
-        "coco",
-        "mscoco",
-        "voc",
-        "pascal",
-        "ade",
-        "cityscapes",
-        "lvis",
-        "openimages",
-        "camvid",
-        "kitti",
-        "drive",
-        "imagenet",
-        "tf",
-        "tensorflow",
-        "keras",
-        "torch",
-        "pytorch",
-        "torchvision",
-        "paddle",
-        "gluon",
-        "mxnet",
-        "onnx",
-        "openvino",
-        "timm",
-        "smp",
-        "mmdet",
-        "mmseg",
-        "detectron",
-        "ultralytics",
-        "hf",
-        "facebook",
-        "nvidia",
-        "microsoft",
-        "google",
-        "detectors",
-        "segmentation",
-        "detection",
-        "detect",
-        "det",
-        "seg",
-        "segm",
-        "sem",
-        "semantic",
-        "instance",
-        "panoptic",
-        "pose",
-        "obb",
-        "keypoint",
-        "keypoints",
-        "ins",
-        "object",
-        "objects",
-        "image",
-        "model",
-        "models",
-        "tiny",
-        "cv",
-        "my",
-        "our",
-        "the",
-        "a",
-        "an",
-        "new",
-        "best",
-        "last",
-        "final",
-        "baseline",
-        "default",
-        "test",
-        "train",
-        "training",
-        "trained",
-        "pretrained",
-        "pre",
-        "finetuned",
-        "finetune",
-        "scratch",
-        "run",
-        "exp",
-        "experiment",
-        "v",
-        "u",
-        "e",
-        "x",
-    ]
-)
+_WORDS = """
+    fpn nasfpn bifpn pafpn panfpn fpnlite dc5 c4 neck head backbone caffe gn bn syncbn
+    coco mscoco voc pascal ade cityscapes lvis openimages camvid kitti drive imagenet
+    tf tensorflow keras torch pytorch torchvision paddle gluon mxnet onnx openvino timm
+    smp mmdet mmseg detectron ultralytics hf facebook nvidia microsoft google detectors
+    segmentation detection detect det seg segm sem semantic instance panoptic pose obb
+    keypoint keypoints ins object objects image model models tiny
+    cv my our the a an new best last final baseline default test train training trained
+    pretrained pre finetuned finetune scratch run exp experiment v u e x
+"""
+PLAIN = set(_WORDS.split())
 """Words that name no algorithm. Any other word right before an algorithm may make another of it
 ("anchor detr", "attention unet"), as `VARIANTS` after it do: such an algorithm is not read."""
 
@@ -122,11 +30,8 @@ SIZES = {"img", "imgsz", "image", "size", "input", "res", "crop"}
 RANGES = {"ms", "mstrain", "multiscale"}
 """Words before a number that is no size, may be glued to one, or begins a range of sizes."""
 
-RECTANGLE = re.compile(
-    r"(?<![0-9x.])({0}) ?[x\u00d7] ?({0})(?:x[1-4])?(?:px)?(?![a-z0-9]|.pre)".format(
-        "3[2-9]|[4-9][0-9]|[1-9][0-9]{2,3}"
-    )
-)
+SIDE = "(3[2-9]|[4-9][0-9]|[1-9][0-9]{2,3})"
+RECTANGLE = re.compile(rf"(?<![0-9x.]){SIDE} ?[x\u00d7] ?{SIDE}(?:x[1-4])?(?:px)?(?![a-z0-9]|.pre)")
 """A height and a width, no volume ("96x96x96"), width of a ResNeXt or size of a pretraining."""
 
 LIMITS = {"fasterrcnnmobilenetv3large320fpn": "320x640"}  # torchvision states the short limit
@@ -162,8 +67,12 @@ def parse(name: str) -> dict[str, str]:
     if found == "SSD" and trunk.startswith("ResNet-") and ("fpn", False) in words:
         # the Object Detection API's name for RetinaNet, which it has over ResNet V1 alone
         found, trunk = "RetinaNet", f"{trunk.removesuffix(' V1')} V1"
-    limits = next((LIMITS[text] for text in LIMITS if text in normalized(name)), "")
-    size = limits or _rectangle(name.lower()) or (_square(words, spans) if found or trunk else "")
+    size = next((LIMITS[text] for text in LIMITS if text in normalized(name)), "")
+    stated = set(RECTANGLE.findall(name.lower()))
+    if stated:
+        size = "x".join(stated.pop()) if len(stated) == 1 else ""
+    elif not size and (found or trunk):
+        size = _square(words, spans)
     return {"algorithm": found, "input_size": size, "backbone": trunk}
 
 
@@ -235,11 +144,6 @@ def _scale(words: Words, at: int, of: Algorithm) -> str:
         if words[start][0] not in PLAIN:
             break
     return ""
-
-
-def _rectangle(name: str) -> str:
-    stated = set(RECTANGLE.findall(name))
-    return "x".join(stated.pop()) if len(stated) == 1 else ""
 
 
 def _square(words: Words, spans: list[Span]) -> str:

@@ -21,9 +21,12 @@ def unwrapped(model: Any) -> Any:
 
     These are DataParallel, DistributedDataParallel, FSDP, ``torch.compile`` and AveragedModel.
     """
-    while inner := getattr(model, "_orig_mod", None) or _inside(model):
+    while True:
+        wraps = not WRAPPERS.isdisjoint(kind.__name__ for kind in type(model).__mro__)
+        inner = getattr(model, "_orig_mod", model.module if wraps else None)
+        if inner is None:
+            return model
         model = inner
-    return model
 
 
 def without_ddp(model: Any) -> Any:
@@ -37,8 +40,7 @@ def without_ddp(model: Any) -> Any:
 
 def lightning_network(module: Any) -> Any:
     """The child of a Lightning module that has a usual name (`CHILDREN`); else ``module``."""
-    named = _named_children(module)
-    return next(iter(named.values())) if _is_lightning(module) and named else module
+    return next(iter(_usual_children(module).values()), module)
 
 
 def network(model: Any) -> Any:
@@ -48,8 +50,7 @@ def network(model: Any) -> Any:
     prepare the input.
 
     Returns:
-        the network of a known framework or name; ``model``, unwrapped, where there is none or more
-        than one.
+        the network of a known framework or name; else, or of several, ``model`` unwrapped.
     """
     found = list(networks(model).values())
     return found[0] if len(found) == 1 else unwrapped(lightning_network(unwrapped(model)))
@@ -63,9 +64,7 @@ def networks(model: Any, path: str = "model") -> dict[str, Any]:
     """
     if read(model, path):
         return {path: model}
-    children = (_is_lightning(model) and _named_children(model)) or dict(
-        getattr(model, "named_children", dict)()
-    )
+    children = _usual_children(model) or dict(getattr(model, "named_children", dict)())
     found: dict[str, Any] = {}
     for name, child in children.items():
         if next(child.parameters(), None) is not None:
@@ -100,15 +99,8 @@ def infer(model: Any) -> Readings:
     }
 
 
-def _inside(model: Any) -> Any:
-    wrapped = {kind.__name__ for kind in type(model).__mro__} & WRAPPERS
-    return model.module if wrapped else None
-
-
-def _is_lightning(model: Any) -> bool:
-    return any(cls.__module__.partition(".")[0] in LIGHTNING for cls in type(model).__mro__)
-
-
-def _named_children(model: Any) -> dict[str, Any]:
-    children = dict(getattr(model, "named_children", dict)())
+def _usual_children(model: Any) -> dict[str, Any]:
+    """Of a Lightning module; none of any other model."""
+    roots = {cls.__module__.partition(".")[0] for cls in type(model).__mro__}
+    children = {} if LIGHTNING.isdisjoint(roots) else dict(model.named_children())
     return {name: children[name] for name in CHILDREN if name in children}

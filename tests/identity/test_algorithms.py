@@ -8,11 +8,11 @@ import pytest
 
 from boxscore import Identity
 from boxscore.identity.algorithms import (
-    FAMILIES,
-    MEANT,
+    ALGORITHMS,
+    OVERRIDES,
     algorithm,
     algorithms,
-    key,
+    normalized,
     scales,
     spellings,
 )
@@ -60,14 +60,16 @@ def test_scale_backbone_neck_and_schedule_make_no_other_algorithm(one: str, othe
 
 
 def test_no_spelling_means_two_algorithms() -> None:
-    spelled = [key(text) for family in FAMILIES for text in {family.name, *family.aliases.split()}]
+    spelled = [
+        normalized(text) for family in ALGORITHMS for text in {family.name, *family.aliases.split()}
+    ]
     doubled = [text for text, times in Counter(spelled).items() if times > 1]
     assert doubled == []
 
 
 def test_no_alias_repeats_its_name() -> None:
-    for family in FAMILIES:
-        assert key(family.name) not in map(key, family.aliases.split()), family.name
+    for family in ALGORITHMS:
+        assert normalized(family.name) not in map(normalized, family.aliases.split()), family.name
 
 
 def test_no_spelling_means_two_backbones() -> None:
@@ -83,25 +85,27 @@ def test_a_backbone_meets_its_own_name(name: str) -> None:
     assert backbone(name) == name
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+@pytest.mark.parametrize("family", ALGORITHMS, ids=lambda family: family.name)
 def test_an_algorithm_meets_its_own_name(family: object) -> None:
     name: str = family.name  # type: ignore[attr-defined]
     assert algorithm(name) == algorithm(name.lower()) == algorithm(name.replace(" ", "_")) == name
 
 
-def test_what_is_meant_beside_another_is_in_the_table() -> None:
-    names = {family.name for family in FAMILIES}
-    assert MEANT.keys() <= names
-    assert set().union(*MEANT.values()) <= names
+def test_overrides_are_in_the_table() -> None:
+    names = {family.name for family in ALGORITHMS}
+    assert OVERRIDES.keys() <= names
+    assert set().union(*OVERRIDES.values()) <= names
 
 
-def test_a_scale_says_the_backbone() -> None:
+def test_a_scale_gives_the_backbone() -> None:
+    assert scales("EfficientDet")["d7"] == "EfficientNet-B6"  # of the paper: D7 has B6, D7x B7
+    assert scales("EfficientDet")["d7x"] == "EfficientNet-B7"
     assert scales("YOLO11")["n"] == scales("YOLO11")["nano"] == "n"
     assert scales("SegFormer")["b0"] == "MiT-B0"
     assert scales("RetinaNet") == {}
 
 
-def test_every_spelling_is_found_by_its_key() -> None:
-    assert algorithms()[key("detection transformer")].name == "DETR"
+def test_every_spelling_is_found() -> None:
+    assert algorithms()[normalized("detection transformer")].name == "DETR"
     assert backbone("MobileNetV3 large") == backbone("mobilenet_v3_large") == "MobileNetV3-Large"
     assert backbone("no such") == algorithm("no such") == algorithm("") == ""

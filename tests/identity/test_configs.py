@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from boxscore.identity.configs import processed
-from boxscore.identity.models import infer
+from boxscore.identity.wrappers import infer
 
 torch = pytest.importorskip("torch")
 
@@ -121,18 +121,32 @@ def test_an_image_size_is_believed_where_the_model_takes_no_other() -> None:
             model(torch.zeros(1, 3, 96, 96))
 
 
-def test_a_model_without_a_head_is_none_of_the_family() -> None:
+@pytest.mark.parametrize("name", ["Segformer", "Mask2Former"])
+def test_a_model_without_a_head_is_none_of_the_family(name: str) -> None:
     transformers = pytest.importorskip("transformers")
+    config = getattr(transformers, f"{name}Config")()
     with torch.device("meta"):
-        model = transformers.SegformerModel(transformers.SegformerConfig())
+        model = getattr(transformers, f"{name}Model")(config)
     assert infer(model) == {}
 
 
-def test_the_size_that_an_image_processor_makes() -> None:
+def test_a_subclass_of_a_model_is_one_of_the_family() -> None:
+    transformers = pytest.importorskip("transformers")
+
+    class Mine(transformers.SegformerForSemanticSegmentation):  # type: ignore[misc,name-defined]
+        pass
+
+    with torch.device("meta"):
+        model = Mine(transformers.SegformerConfig())
+    assert said(model) == ("SegFormer", "", "MiT-B0")
+    assert said(torch.nn.Sequential(model)) == said(model)
+
+
+def test_the_limits_of_an_image_processor() -> None:
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("torchvision")
     assert processed(transformers.DetrImageProcessor()) == "800x1333"
-    assert processed(transformers.SegformerImageProcessor(size=(480, 640))) == "480x640"
+    assert processed(transformers.SegformerImageProcessor(size=(480, 640))) == ""  # a setting
     assert processed(transformers.RTDetrImageProcessor(do_resize=False)) == ""
     assert processed(None) == ""
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from boxscore import Identity
-from boxscore.identity.models import infer
+from boxscore.identity.wrappers import infer
 
 torch = pytest.importorskip("torch")
 os.environ.setdefault("KERAS_BACKEND", "torch")
@@ -126,84 +125,6 @@ def test_a_subclass_is_what_it_derives_from() -> None:
     assert said(model)[0] == "FCOS"
 
 
-# wrappers
-
-
-def unet() -> Any:
-    smp = pytest.importorskip("segmentation_models_pytorch")
-    return smp.Unet("resnet18", encoder_weights=None, decoder_channels=(8, 8, 8, 8, 8))
-
-
-def distributed(model: Any) -> Any:
-    wrapped = torch.nn.DataParallel(model)  # holds its model as DistributedDataParallel does
-    wrapped.__class__ = torch.nn.parallel.DistributedDataParallel
-    return wrapped
-
-
-@pytest.mark.parametrize(
-    ("wrap", "inside"),
-    [
-        (distributed, "model.module.name"),
-        (torch.compile, "model._orig_mod.name"),
-        (torch.optim.swa_utils.AveragedModel, "model.module.name"),
-    ],
-    ids=["ddp", "compile", "ema"],
-)
-def test_wrappers_are_looked_through(wrap: Callable[[Any], Any], inside: str) -> None:
-    wrapped = wrap(unet())
-    assert said(wrapped) == ("U-Net", "", "ResNet-18")
-    assert infer(wrapped)["backbone"].source == inside
-
-
-def test_wrappers_nest() -> None:
-    pytest.importorskip("lightning")
-    from lightning.pytorch import LightningModule
-
-    class Module(LightningModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = torch.compile(unet())
-            self.loss = torch.nn.CrossEntropyLoss()
-            self.probe = torch.nn.Linear(2, 2)
-
-    assert said(Module()) == ("U-Net", "", "ResNet-18")
-
-
-def test_lightning_with_a_child_of_another_name() -> None:
-    pytest.importorskip("lightning")
-    from lightning.pytorch import LightningModule
-
-    class Module(LightningModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.student = unet()
-
-    assert said(Module()) == ("U-Net", "", "ResNet-18")
-
-
-class Pair(torch.nn.Module):  # type: ignore[misc,name-defined]
-    """Two models side by side."""
-
-    def __init__(self, one: Any, other: Any) -> None:
-        super().__init__()
-        self.one, self.other = one, other
-
-
-def test_a_teacher_and_a_student_share_what_they_agree_on() -> None:
-    smp = pytest.importorskip("segmentation_models_pytorch")
-    teacher = smp.Unet("resnet34", encoder_weights=None)
-    assert said(Pair(unet(), teacher)) == ("U-Net", "", "")
-
-
-def test_two_different_models_are_ambiguous() -> None:
-    smp = pytest.importorskip("segmentation_models_pytorch")
-    assert said(Pair(unet(), smp.FPN("resnet18", encoder_weights=None)))[0] == ""
-
-
-def test_a_known_model_inside_a_larger_one_does_not_name_it() -> None:
-    assert infer(Pair(unet(), torch.nn.Linear(2, 2))) == {}
-
-
 def test_an_own_class_is_what_it_is_called() -> None:
     class UNet(torch.nn.Module):  # type: ignore[misc,name-defined]
         def __init__(self) -> None:
@@ -278,7 +199,7 @@ def test_encoders_of_segmentation_models(encoder: str, backbone: str) -> None:
 def test_ultralytics_yolo(file: str, algorithm: str, scale: str) -> None:
     ultralytics = pytest.importorskip("ultralytics")
     model = ultralytics.YOLO(file)
-    assert said(model) == said(model.model) == (algorithm, "640x640", scale)
+    assert said(model) == said(model.model) == (algorithm, "", scale)
 
 
 def test_ultralytics_rt_detr() -> None:
@@ -288,12 +209,14 @@ def test_ultralytics_rt_detr() -> None:
     assert said(model) == ("RT-DETR", "", "l")
 
 
-def test_ultralytics_in_training_has_its_setting() -> None:
+def test_a_setting_is_no_size() -> None:
+    """The network takes any size; ``imgsz`` acts in Ultralytics' own trainer alone."""
     tasks = pytest.importorskip("ultralytics.nn.tasks")
     utils = pytest.importorskip("ultralytics.utils")
     model = tasks.DetectionModel("yolo11n.yaml", verbose=False)
     model.args = utils.IterableSimpleNamespace(imgsz=320)
-    assert said(model)[1] == "320x320"
+    assert said(model) == ("YOLO11", "", "n")
+    assert Identity.of(model, input_size=128).group == "YOLO11 128x128"
 
 
 # Keras
