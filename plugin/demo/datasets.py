@@ -53,7 +53,7 @@ def read_folder(folder: Path, task: str, *, side: int) -> tuple[Any, Any]:
     shapes = {getattr(test[n][1], "shape", None) for n in range(len(test))}  # reads each once
     test.is_even = len(shapes) == 1
     if both := {*train.files} & {*test.files}:
-        text = f"{len(both)} images are in both the train and the test split, such as {min(both)}"
+        text = f"images in both the train and the test split: {len(both)}, such as {min(both)}"
         Warnings().warn_once("overlap", text)
     return train, test
 

@@ -132,7 +132,7 @@ def test_one_label_map_is_of_one_image(tmp_path: Path) -> None:
         image.rename(image.with_name("p.jpg"))
     (tmp_path / "masks_semantic/p.png").write_bytes(b"")
     (tmp_path / "splits/train.txt").write_text("s0/p\ns1/p")
-    with pytest.raises(ValueError, match="two images of .* have the same label map"):
+    with pytest.raises(ValueError, match="two images of"):
         read_folder(tmp_path, SEMANTIC, side=4)
 
 
@@ -145,7 +145,7 @@ def test_train_masks_are_checked_as_they_are_read(tmp_path: Path) -> None:
 
 def test_an_image_in_both_splits_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     read_folder(semantic(tmp_path, train=b"p0\np2"), SEMANTIC, side=4)
-    assert "1 images are in both the train and the test split, such as" in caplog.text
+    assert "images in both the train and the test split: 1, such as" in caplog.text
     assert "p2.jpg" in caplog.text
 
 

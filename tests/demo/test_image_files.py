@@ -1,6 +1,7 @@
 """Images are found as lists name them, and read in the frame of their annotations."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,9 +69,11 @@ def test_sub_folders_may_be_links(tmp_path: Path) -> None:
 
 
 def saved(path: Path, image: Image.Image, name: str = "a.png", orientation: int = 1) -> Path:
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    image.save(path / name, **({} if orientation == 1 else {"exif": exif}))
+    options: dict[str, Any] = {}
+    if orientation != 1:
+        options["exif"] = Image.Exif()
+        options["exif"][0x0112] = orientation
+    image.save(path / name, **options)
     return path / name
 
 
