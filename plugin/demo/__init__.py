@@ -110,7 +110,7 @@ def demo(plan: Plan, console: Console) -> LoopCallback:
             ):
                 _train(model, optimizer, batch, score, test.ignore_index)
                 show(step)
-        show(plan.steps)  # with the evaluation at the end of the run
+        show(plan.steps, is_last=True)  # with the evaluation at the end of the run
     return score
 
 
@@ -213,14 +213,15 @@ def _progress(console: Console, plan: Plan, score: LoopCallback) -> Iterator[Any
     bar = Progress("training", *columns, text, console=console, disable=not console.is_terminal)
     task, shown = bar.add_task("", total=plan.steps, test=""), ""
 
-    def show(step: int) -> None:
+    def show(step: int, is_last: bool = False) -> None:
         nonlocal shown
         names = [n for n in ("total", "box_AP50", "mask_AP50", "IoU") if n in score.latest]
         test = "  ".join(f"{n} {score.latest[n]:.3f}" for n in names)
         test = test and f"test: {test}"
         bar.update(task, completed=step, test=test)
         line = f"step {step}/{plan.steps}  {test}"
-        if bar.disable and step % plan.evaluate_every == 0 and line != shown:
+        is_due = is_last or step % plan.evaluate_every == 0
+        if bar.disable and is_due and line != shown:
             console.print(line, soft_wrap=True)
             shown = line
 
