@@ -73,34 +73,26 @@ def deeplabv3(backbone: str, classes: int, size: int) -> Any:
 
 
 class UNet(nn.Module):
-    """Ronneberger et al. (2015) with four levels, batch norm and padding."""
+    """Ronneberger et al. (2015) with four levels, batch norm and padding; no backbone to choose."""
 
     def __init__(self, classes: int, width: int = 24) -> None:
         super().__init__()
         widths = [width * 2**level for level in range(4)]
-        self.down = nn.ModuleList(
-            _twice(before, after) for before, after in zip([3, *widths], widths, strict=False)
-        )
-        self.up = nn.ModuleList(
-            _twice(low + high, high)
-            for low, high in zip(widths[:0:-1], widths[-2::-1], strict=True)
-        )
+        self.down = nn.ModuleList(map(_twice, [3, *widths], widths))
+        self.up = nn.ModuleList(_twice(3 * high, high) for high in widths[-2::-1])
         self.classify = nn.Conv2d(width, classes, 1)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Any:
         """Logits (N, C, H, W) of images (N, 3, H, W)."""
-        kept: list[Tensor] = []
-        features = images
-        for level, block in enumerate(self.down):
-            features = block(nn.functional.max_pool2d(features, 2) if level else features)
-            kept.append(features)
-        kept.pop()
+        levels: list[Tensor] = []
+        for block in self.down:
+            levels.append(block(nn.functional.max_pool2d(levels[-1], 2) if levels else images))
+        features = levels.pop()
         for block in self.up:
-            skip = kept.pop()
-            features = nn.functional.interpolate(features, size=skip.shape[-2:])
-            features = block(torch.cat([features, skip], 1))
-        logits: Tensor = self.classify(features)
-        return logits
+            skip = levels.pop()
+            resized = nn.functional.interpolate(features, size=skip.shape[-2:])
+            features = block(torch.cat([resized, skip], 1))
+        return self.classify(features)
 
 
 ALGORITHMS: dict[str, dict[str, Callable[[str, int, int], Any]]] = {

@@ -155,6 +155,7 @@ def test_wrappers_are_looked_through(wrap: Callable[[Any], Any], inside: str) ->
     assert infer(wrapped)["backbone"].source == inside
 
 
+@pytest.mark.slow
 def test_wrappers_nest() -> None:
     pytest.importorskip("lightning")
     from lightning.pytorch import LightningModule
