@@ -1,4 +1,4 @@
-"""SIGTERM ends a training like an exception does, so that its run can say how it ended."""
+"""How a process ends; SIGTERM as an exception, so that a run can be closed with its status."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .logger import Status
 
 
 class Terminated(SystemExit):
-    """SIGTERM arrived, and nobody else had a plan for it."""
+    """SIGTERM was received and no handler of the user's is set."""
 
 
 def last_error() -> BaseException | None:
-    """What ended the training, asked while the process exits; None where all went well."""
-    # Python keeps the error that it printed last; an exit by SystemExit is not among them
+    """The exception that ends the process, asked while it exits; None without one."""
+    # Python keeps the last exception that it printed; SystemExit is not printed
     return _raised or getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
 
 
@@ -28,7 +28,7 @@ _raised: Terminated | None = None
 
 
 def ended(error: BaseException | None) -> Status:
-    """How a run ended that ``error`` ended, or nothing did."""
+    """The status of a run that ``error`` ended."""
     if error is None or (isinstance(error, SystemExit) and not error.code):
         return "FINISHED"
     return "KILLED" if isinstance(error, KeyboardInterrupt | Terminated) else "FAILED"
@@ -36,10 +36,10 @@ def ended(error: BaseException | None) -> Status:
 
 @contextmanager
 def sigterm_raises() -> Iterator[None]:
-    """Within the block SIGTERM raises `Terminated`; after it the process ends by SIGTERM as ever.
+    """Within the block SIGTERM raises `Terminated`; after it the process ends by SIGTERM.
 
-    A handler that someone else has set (a scheduler's "save and requeue") keeps its say instead.
-    Handlers can only be set in the main thread; elsewhere nothing happens.
+    A handler of the user's (a scheduler's "save and requeue"), or a signal that the parent process
+    ignores, is left as it is; so are threads other than the main one, which can set no handler.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,4 +1,4 @@
-"""The command line. Exit code 0; 1 for a refused comparison; 2 for a usage or input error."""
+"""The command line. Exit code 0; 1 where nothing could be measured; 2 for wrong usage or input."""
 
 from __future__ import annotations
 
@@ -15,31 +15,43 @@ import click
 from boxscore.catalogue import CATALOGUE, TASKS, markdown
 
 BACKBONES = ("resnet18", "resnet34", "resnet50", "mobilenet_v3_large")
-FOLDER = click.Path(file_okay=False, path_type=Path)
-FILE = click.Path(dir_okay=False, exists=True, path_type=Path)
+
+
+class ExpandedPath(click.Path):
+    """A path in which ``~`` is the home folder, also in ``--out=~/x``, which no shell expands."""
+
+    def convert(self, value: Any, *context: Any) -> Any:
+        """As click does it, after the expansion."""
+        return super().convert(os.path.expanduser(value), *context)
+
+
+FOLDER = ExpandedPath(file_okay=False, path_type=Path)
+FILE = ExpandedPath(dir_okay=False, exists=True, path_type=Path)
 
 
 class InputError(click.ClickException):
-    """One clear line, and exit code 2."""
+    """One line on the wrong input, and exit code 2."""
 
     exit_code = 2
 
 
 @contextmanager
 def one_line() -> Iterator[None]:
-    """Say what is wrong with the input in one line, without a traceback."""
+    """Turn an error of the input into one line without a traceback."""
     try:
         yield
+    except ModuleNotFoundError as error:
+        text = f"{error.name} is not installed: pip install 'boxscore[torchvision]'"
+        raise InputError(text) from error
     except (ValueError, OSError, RuntimeError) as error:
-        raise InputError(" ".join(str(error).split())) from error
+        raise InputError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
 @contextmanager
 def processes() -> Iterator[bool]:
-    """Join the processes that torchrun started, if it did; gives whether this is the first.
+    """Join the process group that torchrun set up, if any; yields whether this is rank 0.
 
-    What is wrong with the input is told by the first alone, before any process ends: torchrun ends
-    all others as soon as one has.
+    Rank 0 alone shows an input error, before any process ends: torchrun then ends all others.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1" or "MASTER_ADDR" not in os.environ:
         yield True
@@ -78,7 +90,7 @@ def main() -> None:
 @click.option("--backbone", type=click.Choice(BACKBONES), help="[default: resnet18 if it can be]")
 @click.option("--input-size", type=click.IntRange(32, 2048), default=128, show_default=True)
 @click.option("--steps", type=click.IntRange(1), default=240, show_default=True)
-@click.option("--data", type=FOLDER, help="Your pictures instead of the made ones (see README).")
+@click.option("--data", type=FOLDER, help="Your images instead of the made ones (see README).")
 @click.option("--out", type=FOLDER, default="boxscore-demo", show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
 def demo(**options: object) -> None:
@@ -90,13 +102,15 @@ def demo(**options: object) -> None:
         from boxscore.demo import demo as train
 
         plan, console = Plan(**options), Console()  # type: ignore[arg-type]
-        report(train(plan, console), plan, console)
+        is_measured = report(train(plan, console), plan, console)
+    if not is_measured:
+        raise click.ClickException("no metric of the test set was measured: see the warnings")
 
 
 @main.command()
 @click.argument("folder", type=FOLDER, default="boxscore-demo")
 def view(folder: Path) -> None:
-    """Open TensorBoard and MLflow on what lies in FOLDER, until Ctrl-C."""
+    """Open TensorBoard and MLflow on the logs in FOLDER, until Ctrl-C."""
     with one_line():
         from .view import servers
 
@@ -105,7 +119,7 @@ def view(folder: Path) -> None:
                 for name, link in (("TensorBoard", links.tensorboard), ("MLflow", links.mlflow)):
                     if link:
                         click.echo(f"{name:12}{link}")
-                click.echo("Ctrl-C ends both.")
+                click.echo("\n".join([*links.absent, "Ctrl-C ends the command."]))
                 threading.Event().wait()
         except KeyboardInterrupt:
             click.echo()
@@ -173,10 +187,19 @@ def _destination(annotations: Path, options: dict[str, Any]) -> Any:
 
 @main.command()
 @click.argument("folder", type=FOLDER)
-@click.option("--tracking-uri", help="Where to deliver.  [default: where the training logged]")
-def sync(folder: Path, tracking_uri: str | None) -> None:
-    """Deliver what trainings below FOLDER recorded and could not hand over; safe to repeat."""
+@click.option("--tracking-uri", help="MLflow's.  [default: the training's own]")
+@click.option(
+    "--host-gone",
+    "hosts",
+    multiple=True,
+    metavar="HOST",
+    help="A host that will not return, such as a deleted pod: its trainings ended. Repeatable.",
+)
+def sync(folder: Path, tracking_uri: str | None, hosts: tuple[str, ...]) -> None:
+    """Deliver the undelivered records of trainings below FOLDER; safe to repeat."""
     with one_line():
+        if not folder.is_dir():
+            raise ValueError(f"{folder}: no such folder")
         from rich.progress import Progress
 
         from boxscore.loggers import sync as deliver
@@ -187,6 +210,7 @@ def sync(folder: Path, tracking_uri: str | None) -> None:
                 folder,
                 tracking_uri,
                 lambda done, total: bar.update(task, completed=done, total=total),
+                gone=hosts,
             )
         for result in results:
             ending = f"stays: {result.left}" if result.left else f"{result.status}, all delivered"
@@ -206,17 +230,9 @@ def catalogue(as_json: bool, as_markdown: bool) -> None:
         click.echo(markdown("loss") + "\n" + markdown("metric"), nl=False)
         return
     if as_json:
+        columns = ("definition", "kind", "better", "scope", "unit", "tasks", "part", "source")
         rows = {
-            measure.name: {
-                "definition": measure.definition,
-                "kind": measure.kind,
-                "better": measure.better,
-                "scope": measure.scope,
-                "unit": measure.unit,
-                "tasks": measure.tasks,
-                "part": measure.part,
-                "source": measure.source,
-            }
+            measure.name: {column: getattr(measure, column) for column in columns}
             for measure in CATALOGUE.values()
         }
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))

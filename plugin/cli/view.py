@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -12,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -28,71 +29,95 @@ ALL_POINTS = 1_000_000_000
 
 @dataclass(frozen=True)
 class Links:
-    """Where to look."""
+    """The addresses of both pages; None for one without logs.
+
+    Attributes:
+        absent: why a page is absent, one line each.
+    """
 
     tensorboard: str | None
     mlflow: str | None
+    absent: tuple[str, ...] = ()
 
 
 @contextmanager
 def servers(folder: Path) -> Iterator[Links]:
-    """Serve what lies in ``folder`` until the block is left; then no process of ours is left.
+    """Serve the logs in ``folder`` until the block is left, which ends both processes.
 
     Args:
         folder: with ``runs`` (TensorBoard's) or ``mlflow.db``, or both.
 
     Raises:
-        ValueError: if ``folder`` holds neither.
-        RuntimeError: if a server does not come up, with its last words.
+        ValueError: neither holds a run, or ``mlflow.db`` is no database of MLflow.
+        RuntimeError: a server does not start; the message is its last line.
     """
     runs, store = folder / "runs", folder / "mlflow.db"
-    if not runs.is_dir() and not store.is_file():
-        raise ValueError(f"{folder} holds neither runs/ (TensorBoard) nor mlflow.db (MLflow)")
+    no_board, no_tracker = _without_events(runs), _without_runs(store)
+    if no_board and no_tracker:
+        raise ValueError(f"{no_board}; {no_tracker}: pass the --out of a boxscore demo")
     started: list[subprocess.Popen[bytes]] = []
-    with sigterm_raises(), tempfile.TemporaryFile() as words:
+    board = tracker = None
+    with sigterm_raises(), tempfile.TemporaryFile() as errors:
         try:
-            board = _tensorboard(runs, started, words) if runs.is_dir() else None
-            tracker = _mlflow(store, started, words) if store.is_file() else None
+            if not no_board:
+                # by default 1,000 of a curve's points are drawn at random; 0, documented as all,
+                # shows none in TensorBoard 2.21
+                samples = f"scalars={ALL_POINTS}"
+                arguments = ["--logdir", str(runs), "--samples_per_plugin", samples]
+                board = _start("tensorboard.main", arguments, started, errors)
+            if not no_tracker:
+                arguments = ["server", "--backend-store-uri", f"sqlite:///{store.resolve()}"]
+                artifacts = str(store.resolve().parent / "mlartifacts")
+                arguments += ["--artifacts-destination", artifacts, "--workers", "1"]
+                tracker = _start("mlflow", arguments, started, errors)
             for address, process in zip(filter(None, (board, tracker)), started, strict=True):
-                _wait(address, process, words)
-            yield Links(board, None if tracker is None else tracker + _chart_view(store))
+                _wait(address, process, errors)
+            charts = None if tracker is None else tracker + _chart_view(store)
+            yield Links(board, charts, tuple(filter(None, (no_board, no_tracker))))
         finally:
             for process in started:
                 _stop(process)
 
 
-def _tensorboard(runs: Path, started: list[subprocess.Popen[bytes]], words: IO[bytes]) -> str:
-    port = _free_port()
-    # every point is kept: by default 1,000 of a curve's points are drawn at random. (0, which is
-    # said to keep all, shows none in TensorBoard 2.21.)
-    arguments = ["--logdir", str(runs), "--port", str(port), "--host", "127.0.0.1"]
-    arguments += ["--samples_per_plugin", f"scalars={ALL_POINTS}"]
-    started.append(_start("tensorboard.main", arguments, words))
-    return f"http://127.0.0.1:{port}/"
+def _without_events(runs: Path) -> str:
+    """Why TensorBoard has nothing to show, or ``""``."""
+    if not runs.is_dir():
+        return f"{runs.parent} has no folder runs (TensorBoard)"
+    return "" if any(runs.rglob("*tfevents*")) else f"{runs} holds no event file (TensorBoard)"
 
 
-def _mlflow(store: Path, started: list[subprocess.Popen[bytes]], words: IO[bytes]) -> str:
-    port = _free_port()
-    arguments = ["server", "--backend-store-uri", f"sqlite:///{store.resolve()}"]
-    arguments += ["--artifacts-destination", str(store.resolve().parent / "mlartifacts")]
-    arguments += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    started.append(_start("mlflow", arguments, words))
-    return f"http://127.0.0.1:{port}/"
+def _without_runs(store: Path) -> str:
+    """Why MLflow has nothing to show, or ``""``."""
+    if not store.is_file():
+        return f"{store.parent} has no mlflow.db (MLflow)"
+    try:
+        with closing(sqlite3.connect(f"{store.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            (count,) = database.execute("SELECT count(*) FROM runs").fetchone()
+    except sqlite3.Error as error:
+        raise ValueError(f"{store} is no database of MLflow: {error}") from None
+    return "" if count else f"{store} holds no run (MLflow)"
 
 
-def _start(module: str, arguments: list[str], words: IO[bytes]) -> subprocess.Popen[bytes]:
-    # a session of its own, so that its children can be ended with it; and MLflow's job runners,
-    # which nothing here needs, would outlive it
-    return subprocess.Popen(
-        [sys.executable, "-m", module, *arguments],
+def _start(
+    module: str, arguments: list[str], started: list[subprocess.Popen[bytes]], errors: IO[bytes]
+) -> str:
+    """Start a server on a free port; returns its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    # a session of its own ends with its children; MLflow's job runners, unused here, would not
+    process = subprocess.Popen(
+        [sys.executable, "-m", module, *arguments, "--host", "127.0.0.1", "--port", str(port)],
         stdout=subprocess.DEVNULL,
-        stderr=words,
+        stderr=errors,
         env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
         start_new_session=True,
     )
+    started.append(process)
+    return f"http://127.0.0.1:{port}/"
 
 
-def _wait(address: str, process: subprocess.Popen[bytes], words: IO[bytes]) -> None:
+def _wait(address: str, process: subprocess.Popen[bytes], errors: IO[bytes]) -> None:
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -102,9 +127,9 @@ def _wait(address: str, process: subprocess.Popen[bytes], words: IO[bytes]) -> N
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)
-    words.seek(0)
-    said = words.read().decode(errors="replace").strip().splitlines()
-    raise RuntimeError(f"no answer from {address}: {said[-1] if said else 'no message'}")
+    errors.seek(0)
+    lines = errors.read().decode(errors="replace").strip().splitlines() or ["no message"]
+    raise RuntimeError(f"no answer from {address}: {lines[-1]}")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -116,19 +141,11 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
             continue
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def _chart_view(store: Path) -> str:
     """The part of a link that opens the newest experiment's charts, past MLflow's start page."""
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{store.resolve()}")
-    found = client.search_experiments(order_by=["last_update_time DESC"])
-    shelf = next((e.experiment_id for e in found if e.name != "Default"), "0")
-    view = "compareRunsMode=CHART&workflowType=machine_learning"
-    return f"#/experiments/{shelf}/runs?{view}"
+    experiments = client.search_experiments(order_by=["last_update_time DESC"])
+    newest = next((e.experiment_id for e in experiments if e.name != "Default"), "0")
+    return f"#/experiments/{newest}/runs?compareRunsMode=CHART&workflowType=machine_learning"

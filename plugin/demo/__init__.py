@@ -1,4 +1,4 @@
-"""``boxscore demo``: a small real training that logs everything, on made pictures or yours."""
+"""``boxscore demo``: a small real training that logs everything, on made images or yours."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import logging
 import math
 import random
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +27,6 @@ from boxscore.losses import cross_entropy_loss
 
 from .models import ALGORITHMS, default_backbone
 
-BACKBONES = {
-    "resnet18": "ResNet-18",
-    "resnet34": "ResNet-34",
-    "resnet50": "ResNet-50",
-    "mobilenet_v3_large": "MobileNetV3-Large",
-}
 LEARNING_RATE = 5e-4
 WEIGHT_DECAY = 1e-4
 MISLEADING = 0.9
@@ -56,7 +52,7 @@ class Plan:
         """The algorithm, by default the task's first.
 
         Raises:
-            ValueError: for one that the task does not have.
+            ValueError: the task does not offer it.
         """
         offered = ALGORITHMS[self.task]
         algorithm = self.algorithm or next(iter(offered))
@@ -65,23 +61,29 @@ class Plan:
         return algorithm
 
     @property
-    def tracking_uri(self) -> str:
-        """MLflow's store below ``out``."""
-        return f"sqlite:///{(self.out / 'mlflow.db').resolve()}"
+    def is_semantic(self) -> bool:
+        """Whether each pixel has a label."""
+        return self.task == "semantic-segmentation"
+
+    @property
+    def evaluate_every(self) -> int:
+        """Steps between two evaluations."""
+        return max(1, self.steps // 6)
 
 
 def demo(plan: Plan, console: Console) -> LoopCallback:
-    """Train as planned, showing how far it is; then print the final figures.
+    """Train as planned, with progress on ``console``.
 
     Raises:
-        ValueError: for a plan or data that cannot be trained, with what is wrong.
+        ValueError: the plan or its data cannot be trained; the message names the reason.
     """
-    _seed(plan.seed)
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # tells of every table
+    random.seed(plan.seed)
+    np.random.seed(plan.seed)
+    torch.manual_seed(plan.seed)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # one line per table
     train, test, name = _data(plan)
-    classes = test.classes
     backbone = plan.backbone or default_backbone(plan.trained)
-    model = ALGORITHMS[plan.task][plan.trained](backbone, max(classes) + 1, plan.input_size)
+    model = ALGORITHMS[plan.task][plan.trained](backbone, max(test.classes) + 1, plan.input_size)
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     loader = _loader(train, plan, shuffle=True)
     plan.out.mkdir(parents=True, exist_ok=True)
@@ -94,23 +96,30 @@ def demo(plan: Plan, console: Console) -> LoopCallback:
         ignore_index=test.ignore_index,
         task=plan.task,
         dataset=name,
-        classes=classes,
+        classes=test.classes,
         identity=_identity(plan, model, backbone),
         log_dir=str(plan.out / "runs"),
-        tracking_uri=plan.tracking_uri,
+        tracking_uri=f"sqlite:///{(plan.out / 'mlflow.db').resolve()}",
         log_every=max(1, min(10, plan.steps // 10)),
-        evaluate_every=max(1, plan.steps // 6),
+        evaluate_every=plan.evaluate_every,
     )
-    with _bar(console) as bar, score:
-        task = bar.add_task("", total=plan.steps, shown="")
-        for step, batch in enumerate(_endless(loader, plan.steps), 1):
-            _train(model, optimizer, batch, score, test.ignore_index)
-            _show(bar, task, step, score)
+    with _progress(console, plan, score) as show:
+        with score:
+            for step, batch in enumerate(
+                islice(chain.from_iterable(repeat(loader)), plan.steps), 1
+            ):
+                _train(model, optimizer, batch, score, test.ignore_index)
+                show(step)
+        show(plan.steps, is_last=True)  # with the evaluation at the end of the run
     return score
 
 
-def report(score: LoopCallback, plan: Plan, console: Console) -> None:
-    """Print the final losses and figures, and the command that shows the curves."""
+def report(score: LoopCallback, plan: Plan, console: Console) -> bool:
+    """Print the final losses and metrics, and the command that shows the curves.
+
+    Returns:
+        whether a metric of the test set was measured.
+    """
     run = score.run
     assert run is not None
     table = Table(title=f"{run.identity} on {run.dataset}")
@@ -122,9 +131,11 @@ def report(score: LoopCallback, plan: Plan, console: Console) -> None:
         console.print(remark)
     for name in [m.name for m in CATALOGUE.values() if m.kind == "loss"] + metrics:
         if name in score.latest:
-            table.add_row(name, f"{score.latest[name]:.4f}", _figure(score.best.get(name)))
+            values = (score.latest[name], score.best.get(name, math.nan))
+            table.add_row(name, *("" if math.isnan(v) else f"{v:.4f}" for v in values))
     console.print(table)
-    console.print(f"See the curves: [bold]boxscore view {plan.out}[/bold]")
+    console.print(f"See the curves: [bold]boxscore view {plan.out}[/bold]", soft_wrap=True)
+    return any(name in score.latest for name in metrics)
 
 
 def majority_remark(run: Any) -> str:
@@ -150,9 +161,9 @@ def _data(plan: Plan) -> tuple[Any, Any, str]:
 
 
 def _identity(plan: Plan, model: nn.Module, backbone: str) -> Identity:
-    """What the model says; a trunk cut short for dense heads does not say its name."""
-    known = {} if plan.trained == "unet" else {"backbone": BACKBONES[backbone]}
-    if _semantic(plan):
+    """The model's; a backbone cut short for dense heads and a resize outside are not read off."""
+    known = {} if plan.trained == "unet" else {"backbone": Identity.parse(backbone).backbone}
+    if plan.is_semantic:
         known["input_size"] = f"{plan.input_size}x{plan.input_size}"
     return Identity.of(model, **known)
 
@@ -178,24 +189,13 @@ def _train(
     score.step(losses, outputs=outputs, targets=targets)
 
 
-def _endless(loader: Any, steps: int) -> Iterator[Any]:
-    """Batches of as many epochs as ``steps`` take."""
-    done = 0
-    while True:
-        for batch in loader:
-            if done == steps:
-                return
-            done += 1
-            yield batch
-
-
 def _loader(data: Any, plan: Plan, *, shuffle: bool = False) -> Any:
     return torch.utils.data.DataLoader(
         data,
-        batch_size=plan.batch_size if getattr(data, "even", True) else 1,
+        batch_size=plan.batch_size if getattr(data, "is_even", True) else 1,
         shuffle=shuffle,
         drop_last=shuffle and len(data) > plan.batch_size,
-        collate_fn=None if _semantic(plan) else as_lists,
+        collate_fn=None if plan.is_semantic else as_lists,
     )
 
 
@@ -205,32 +205,25 @@ def as_lists(batch: list[tuple[Tensor, Any]]) -> tuple[list[Tensor], list[Any]]:
     return list(images), list(targets)
 
 
-def _bar(console: Console) -> Progress:
-    return Progress(
-        TextColumn("training"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[shown]}"),
-        console=console,
-    )
+@contextmanager
+def _progress(console: Console, plan: Plan, score: LoopCallback) -> Iterator[Any]:
+    """A function that shows a step: in a bar; in a file or pipe as one line per evaluation."""
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    text = TextColumn("{task.fields[test]}")
+    bar = Progress("training", *columns, text, console=console, disable=not console.is_terminal)
+    task, shown = bar.add_task("", total=plan.steps, test=""), ""
 
+    def show(step: int, is_last: bool = False) -> None:
+        nonlocal shown
+        names = [n for n in ("total", "box_AP50", "mask_AP50", "IoU") if n in score.latest]
+        test = "  ".join(f"{n} {score.latest[n]:.3f}" for n in names)
+        test = test and f"test: {test}"
+        bar.update(task, completed=step, test=test)
+        line = f"step {step}/{plan.steps}  {test}"
+        is_due = is_last or step % plan.evaluate_every == 0
+        if bar.disable and is_due and line != shown:
+            console.print(line, soft_wrap=True)
+            shown = line
 
-def _show(bar: Progress, task: Any, step: int, score: LoopCallback) -> None:
-    shown = ("total", "box_AP50", "mask_AP50", "IoU")
-    text = "  ".join(f"{name} {score.latest[name]:.3f}" for name in shown if name in score.latest)
-    bar.update(task, completed=step, shown=f"test: {text}" if text else "")
-
-
-def _figure(value: float | None) -> str:
-    return "" if value is None or math.isnan(value) else f"{value:.4f}"
-
-
-def _semantic(plan: Plan) -> bool:
-    return plan.task == "semantic-segmentation"
-
-
-def _seed(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
+    with bar:
+        yield show

@@ -18,112 +18,84 @@ WIDTH = 128
 """Channels of the feature pyramid."""
 
 
-def retinanet(backbone: str, classes: int, size: int) -> nn.Module:
+def retinanet(backbone: str, classes: int, size: int) -> Any:
     """RetinaNet with anchors for objects from 8 px."""
     anchors = _anchors(5, scales=2)
     body = _pyramid(backbone, dense=True)
-    model: nn.Module = detection.RetinaNet(
+    return detection.RetinaNet(
         body, classes, anchor_generator=anchors, min_size=size, max_size=size
     )
-    return model
 
 
-def fcos(backbone: str, classes: int, size: int) -> nn.Module:
-    """FCOS, which has one anchor a location."""
+def fcos(backbone: str, classes: int, size: int) -> Any:
+    """FCOS, which has one anchor per location."""
     anchors = AnchorGenerator(((4,), (8,), (16,), (32,), (64,)), ((1.0,),) * 5)
     body = _pyramid(backbone, dense=True)
-    model: Any = detection.FCOS(
-        body, classes, anchor_generator=anchors, min_size=size, max_size=size
-    )
-    # distances pass a ReLU: from random weights some runs would start with it shut, for ever
+    model = detection.FCOS(body, classes, anchor_generator=anchors, min_size=size, max_size=size)
+    # distances pass a ReLU, which some random weights would keep at 0 for the whole training
     nn.init.constant_(model.head.regression_head.bbox_reg.bias, 2.0)
-    built: nn.Module = model
-    return built
-
-
-def fasterrcnn(backbone: str, classes: int, size: int) -> nn.Module:
-    """Faster R-CNN with 300 proposals."""
-    model: nn.Module = detection.FasterRCNN(
-        _pyramid(backbone), classes, rpn_anchor_generator=_anchors(5), **_two_stage(size)
-    )
     return model
 
 
-def maskrcnn(backbone: str, classes: int, size: int) -> nn.Module:
+def fasterrcnn(backbone: str, classes: int, size: int) -> Any:
+    """Faster R-CNN with 300 proposals."""
+    return _two_stage(detection.FasterRCNN, backbone, classes, size)
+
+
+def maskrcnn(backbone: str, classes: int, size: int) -> Any:
     """Mask R-CNN with 300 proposals and a light mask head."""
-    model: Any = detection.MaskRCNN(
-        _pyramid(backbone), classes, rpn_anchor_generator=_anchors(5), **_two_stage(size)
-    )
+    model = _two_stage(detection.MaskRCNN, backbone, classes, size)
     model.roi_heads.mask_head = MaskRCNNHeads(WIDTH, (WIDTH, WIDTH), 1)
     model.roi_heads.mask_predictor = MaskRCNNPredictor(WIDTH, WIDTH, classes)
-    built: nn.Module = model
-    return built
+    return model
 
 
-def ssdlite(backbone: str, classes: int, size: int) -> nn.Module:
+def ssdlite(backbone: str, classes: int, size: int) -> Any:
     """SSDlite, which torchvision builds on MobileNetV3-Large alone."""
     if backbone != "mobilenet_v3_large":
         raise ValueError(f"ssdlite has the backbone mobilenet_v3_large, not {backbone}")
-    model: nn.Module = detection.ssdlite320_mobilenet_v3_large(
+    model = detection.ssdlite320_mobilenet_v3_large(
         weights=None, weights_backbone=None, num_classes=classes
     )
-    transform: Any = model.transform
+    transform = model.transform
     transform.min_size, transform.max_size, transform.fixed_size = (size,), size, (size, size)
     return model
 
 
-def deeplabv3(backbone: str, classes: int, size: int) -> nn.Module:
+def deeplabv3(backbone: str, classes: int, size: int) -> Any:
     """DeepLabV3 on MobileNetV3-Large or ResNet-50."""
-    name = f"deeplabv3_{backbone}"
-    if not hasattr(segmentation, name):
+    build = getattr(segmentation, f"deeplabv3_{backbone}", None)
+    if build is None:
         raise ValueError(
             f"deeplabv3 has the backbones mobilenet_v3_large and resnet50, not {backbone}"
         )
-    model: nn.Module = getattr(segmentation, name)(
-        weights=None, weights_backbone=None, num_classes=classes, aux_loss=False
-    )
-    return model
+    return build(weights=None, weights_backbone=None, num_classes=classes, aux_loss=False)
 
 
 class UNet(nn.Module):
-    """Ronneberger et al. (2015) with four levels, batch norm and padding."""
+    """Ronneberger et al. (2015) with four levels, batch norm and padding; no backbone to choose."""
 
     def __init__(self, classes: int, width: int = 24) -> None:
         super().__init__()
         widths = [width * 2**level for level in range(4)]
-        self.down = nn.ModuleList(
-            _twice(before, after) for before, after in zip([3, *widths], widths, strict=False)
-        )
-        self.up = nn.ModuleList(
-            _twice(low + high, high)
-            for low, high in zip(widths[:0:-1], widths[-2::-1], strict=True)
-        )
+        self.down = nn.ModuleList(map(_twice, [3, *widths], widths))
+        self.up = nn.ModuleList(_twice(3 * high, high) for high in widths[-2::-1])
         self.classify = nn.Conv2d(width, classes, 1)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Any:
         """Logits (N, C, H, W) of images (N, 3, H, W)."""
-        kept: list[Tensor] = []
-        features = images
-        for level, block in enumerate(self.down):
-            features = block(nn.functional.max_pool2d(features, 2) if level else features)
-            kept.append(features)
-        kept.pop()
+        levels: list[Tensor] = []
+        for block in self.down:
+            levels.append(block(nn.functional.max_pool2d(levels[-1], 2) if levels else images))
+        features = levels.pop()
         for block in self.up:
-            skip = kept.pop()
-            features = nn.functional.interpolate(features, size=skip.shape[-2:])
-            features = block(torch.cat([features, skip], 1))
-        logits: Tensor = self.classify(features)
-        return logits
+            skip = levels.pop()
+            resized = nn.functional.interpolate(features, size=skip.shape[-2:])
+            features = block(torch.cat([resized, skip], 1))
+        return self.classify(features)
 
 
-def unet(backbone: str, classes: int, size: int) -> nn.Module:
-    """A small U-Net, which has no backbone to choose."""
-    return UNet(classes)
-
-
-Builder = Callable[[str, int, int], nn.Module]
-
-ALGORITHMS: dict[str, dict[str, Builder]] = {
+ALGORITHMS: dict[str, dict[str, Callable[[str, int, int], Any]]] = {
     "detection": {
         "retinanet": retinanet,
         "fcos": fcos,
@@ -131,13 +103,16 @@ ALGORITHMS: dict[str, dict[str, Builder]] = {
         "ssdlite": ssdlite,
     },
     "instance-segmentation": {"maskrcnn": maskrcnn},
-    "semantic-segmentation": {"unet": unet, "deeplabv3": deeplabv3},
+    "semantic-segmentation": {
+        "unet": lambda _backbone, classes, _size: UNet(classes),
+        "deeplabv3": deeplabv3,
+    },
 }
-"""Task → algorithm → builder; the first of a task is its default."""
+"""Task → algorithm → ``build(backbone, classes, size)``; the first of a task is its default."""
 
 
 def default_backbone(algorithm: str) -> str:
-    """The backbone that an algorithm of the demo has if nobody says."""
+    """The backbone of an algorithm without ``--backbone``."""
     return "mobilenet_v3_large" if algorithm in ("ssdlite", "deeplabv3") else "resnet18"
 
 
@@ -148,7 +123,7 @@ def _pyramid(backbone: str, *, dense: bool = False) -> Any:
     """
     blocks = LastLevelP6P7(WIDTH, WIDTH) if dense else None
     if backbone.startswith("resnet"):
-        body: nn.Module = getattr(models, backbone)(weights=None)
+        body: Any = getattr(models, backbone)(weights=None)
         deep = 4 if backbone == "resnet50" else 1
         channels = {f"layer{n + 1}": 64 * deep * 2**n for n in range(4)}
     else:
@@ -167,18 +142,21 @@ def _anchors(levels: int, scales: int = 1) -> AnchorGenerator:
     return AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * levels)
 
 
-def _two_stage(size: int) -> dict[str, Any]:
-    return {
-        "min_size": size,
-        "max_size": size,
-        "rpn_pre_nms_top_n_train": 600,
-        "rpn_pre_nms_top_n_test": 300,
-        "rpn_post_nms_top_n_train": 300,
-        "rpn_post_nms_top_n_test": 150,
-        "box_batch_size_per_image": 64,
-        "box_nms_thresh": 0.5,
-        "box_detections_per_img": 60,
-    }
+def _two_stage(build: Any, backbone: str, classes: int, size: int) -> Any:
+    return build(
+        _pyramid(backbone),
+        classes,
+        min_size=size,
+        max_size=size,
+        rpn_anchor_generator=_anchors(5),
+        rpn_pre_nms_top_n_train=600,
+        rpn_pre_nms_top_n_test=300,
+        rpn_post_nms_top_n_train=300,
+        rpn_post_nms_top_n_test=150,
+        box_batch_size_per_image=64,
+        box_nms_thresh=0.5,
+        box_detections_per_img=60,
+    )
 
 
 def _twice(before: int, after: int) -> nn.Sequential:

@@ -1,4 +1,4 @@
-"""The demo's pictures, made by code: discs, squares and triangles on textured ground."""
+"""The demo's own images: discs, squares and triangles on textured ground."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Array = np.ndarray[Any, Any]
 
 
 def scene(seed: int) -> tuple[Array, Array, Array]:
-    """One picture, the same for the same ``seed``.
+    """One image, the same for the same ``seed``.
 
     Returns:
-        image (3, H, W) float32 in [0, 1], masks (N, H, W) bool of what is visible of each object,
-        labels (N,).
+        image (3, H, W) float32 in [0, 1], masks (N, H, W) bool of the visible part of each
+        object, labels (N,).
     """
     rng = np.random.default_rng(seed)
     image = _ground(rng)
@@ -43,7 +43,7 @@ def scene(seed: int) -> tuple[Array, Array, Array]:
 
 
 class Shapes(torch.utils.data.Dataset[tuple[Tensor, Any]]):
-    """The pictures of one split, with detection targets or label maps."""
+    """The images of one split, with detection targets or label maps."""
 
     ignore_index = 255
 
@@ -99,7 +99,7 @@ def _ground(rng: np.random.Generator) -> Array:
 
 
 def _shape(label: int, radius: float, rng: np.random.Generator) -> Array:
-    """The pixels of a disc, square or triangle that fits into the picture."""
+    """The pixels of a disc, square or triangle that fits into the image."""
     row, column = rng.uniform(radius, SIDE - radius, 2)
     rows, columns = np.mgrid[:SIDE, :SIDE] + 0.5
     down, across = (rows - row) / radius, (columns - column) / radius

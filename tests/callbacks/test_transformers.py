@@ -428,6 +428,7 @@ SCRIPT = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a background job's is not
 from tests.callbacks import test_transformers as here
 from boxscore.loggers import MemoryLogger
 

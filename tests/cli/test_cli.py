@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -166,10 +168,82 @@ def test_the_catalogue_lists_everything() -> None:
     assert "rpn_objectness" in boxscore("catalogue").output
 
 
-def test_nothing_to_sync_is_said(tmp_path: Path) -> None:
+@dataclass
+class Synced:
+    run: str = "FCOS 64x64"
+    items: int = 3
+    status: str | None = "KILLED"
+    left: str = ""
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The arguments of the stubbed `boxscore.loggers.sync`, and its results to set."""
+    called: dict[str, Any] = {"results": []}
+
+    def sync(path: Path, tracking_uri: str | None, _: object, *, gone: Collection[str]) -> Any:
+        called.update(path=path, tracking_uri=tracking_uri, gone=list(gone))
+        return called["results"]
+
+    monkeypatch.setattr("boxscore.loggers.sync", sync, raising=False)
+    return called
+
+
+def test_nothing_to_sync_is_said(tmp_path: Path, synced: dict[str, Any]) -> None:
     shown = boxscore("sync", tmp_path)
     assert shown.exit_code == 0
     assert "Nothing is left to deliver" in shown.output
+    assert synced["gone"] == []
+
+
+def test_hosts_that_are_gone(tmp_path: Path, synced: dict[str, Any]) -> None:
+    """A pod's name never returns, so that its runs would stay RUNNING."""
+    synced["results"] = [Synced()]
+    shown = boxscore("sync", tmp_path, "--host-gone", "pod-1", "--host-gone", "pod-2")
+    assert (shown.exit_code, synced["gone"]) == (0, ["pod-1", "pod-2"])
+    assert "FCOS 64x64: 3 items delivered; KILLED, all delivered" in shown.output
+
+
+def test_what_stays_is_told_by_the_exit_code(tmp_path: Path, synced: dict[str, Any]) -> None:
+    synced["results"] = [Synced(), Synced(left="its process still runs", status=None)]
+    shown = boxscore("sync", tmp_path)
+    assert shown.exit_code == 2
+    assert "stays: its process still runs" in shown.output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["sync", "~/none"], ["view", "~/none"], ["demo", "--data=~/none"], ["demo", "--out=~/file"]],
+)
+def test_a_tilde_is_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "file").touch()
+    shown = boxscore(*arguments)
+    assert shown.exit_code == 2
+    assert str(tmp_path / arguments[-1].rpartition("/")[2]) in shown.output
+    assert "Traceback" not in shown.output
+
+
+def test_a_missing_library_is_one_line_with_its_remedy() -> None:
+    code = "import sys; sys.modules['torch'] = None; from boxscore.cli import main; main(['demo'])"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 2
+    expected = "Error: torch is not installed: pip install 'boxscore[torchvision]'\n"
+    assert ended.stderr == expected
+
+
+def test_a_demo_without_a_metric_is_told_by_the_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("boxscore.demo.demo", lambda *_: None)
+    monkeypatch.setattr("boxscore.demo.report", lambda *_: False)
+    shown = boxscore("demo", "--out", tmp_path)
+    assert shown.exit_code == 1
+    assert shown.output == "Error: no metric of the test set was measured: see the warnings\n"
 
 
 def folder(path: Path, **changes: Any) -> Path:
@@ -187,7 +261,7 @@ def folder(path: Path, **changes: Any) -> Path:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"images": [COCO["images"][0] | {"file_name": "b.jpg"}]}, "b.jpg does not exist"),
+        ({"images": [COCO["images"][0] | {"file_name": "b.jpg"}]}, "'b.jpg': "),
         ({"annotations": [COCO["annotations"][0] | {"category_id": 9}]}, "category_id 9"),
         ({"images": [], "annotations": []}, "holds no image"),
     ],
@@ -220,4 +294,6 @@ def test_a_demo_that_cannot_be(tmp_path: Path, arguments: list[str], said: str) 
 def test_view_of_nothing(tmp_path: Path) -> None:
     shown = boxscore("view", tmp_path)
     assert shown.exit_code == 2
-    assert "neither runs/" in shown.output
+    assert "no folder runs (TensorBoard)" in shown.output
+    assert "no mlflow.db (MLflow)" in shown.output
+    assert len(shown.output.strip().splitlines()) == 1

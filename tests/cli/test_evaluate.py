@@ -55,6 +55,7 @@ def measured(annotations: Path, predictions: Path, logs: Path | None) -> Any:
     return as_json(metric, per_class=True) if distributed.rank() == 0 else metric.images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 3])
 @pytest.mark.parametrize("images", [1, 2, 50])
 def test_the_same_figures_to_the_bit(tmp_path: Path, images: int, size: int) -> None:
@@ -65,6 +66,7 @@ def test_the_same_figures_to_the_bit(tmp_path: Path, images: int, size: int) -> 
     assert sum(others) < images or images == 1
 
 
+@pytest.mark.slow
 def test_the_first_alone_logs(tmp_path: Path) -> None:
     from mlflow import MlflowClient
 

@@ -5,11 +5,13 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -192,6 +194,40 @@ def test_the_command_serves_until_sigterm_and_leaves_no_process(logged: Path) ->
     assert os.path.exists(logged / "mlflow.db")
 
 
-def test_a_folder_without_anything_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="neither"), servers(tmp_path):
+def empty_store(path: Path) -> None:
+    with closing(sqlite3.connect(path / "mlflow.db")) as database:
+        database.execute("CREATE TABLE runs (run_uuid TEXT)")
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda _: None, r"no folder runs \(TensorBoard\); .* no mlflow\.db \(MLflow\)"),
+        (
+            lambda path: (path / "runs").mkdir(),
+            r"runs holds no event file \(TensorBoard\); .* no ml",
+        ),
+        (lambda path: (path / "runs").touch(), "no folder runs"),
+        (lambda path: (path / "mlflow.db").mkdir(), r"no mlflow\.db"),
+        (empty_store, r"mlflow\.db holds no run \(MLflow\)"),
+        (
+            lambda path: (path / "mlflow.db").touch(),
+            r"mlflow\.db is no database of MLflow: no such",
+        ),
+        (lambda path: (path / "mlflow.db").write_text("x" * 200), "is no database of MLflow"),
+    ],
+)
+def test_a_folder_without_logs_is_an_error(
+    tmp_path: Path, make: Callable[[Path], Any], told: str
+) -> None:
+    make(tmp_path)
+    with pytest.raises(ValueError, match=told), servers(tmp_path):
         pass
+
+
+@pytest.mark.slow
+def test_the_tracker_without_logs_is_told(logged: Path, tmp_path: Path) -> None:
+    (tmp_path / "runs").symlink_to(logged / "runs")
+    with servers(tmp_path) as found:
+        assert found.tensorboard is not None
+        assert (found.mlflow, found.absent) == (None, (f"{tmp_path} has no mlflow.db (MLflow)",))

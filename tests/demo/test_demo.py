@@ -27,12 +27,12 @@ LOSSES = {
 }
 
 
-def few_steps(tmp_path: Path, **options: Any) -> Any:
+def few_steps(tmp_path: Path, *, is_terminal: bool = False, **options: Any) -> Any:
     defaults: dict[str, Any] = {"steps": 2, "batch_size": 2, "input_size": 64, "out": tmp_path}
     plan = Plan(**defaults | options)
-    console = Console(record=True, width=120, quiet=False)
+    console = Console(record=True, width=120, force_terminal=is_terminal)
     score = demo(plan, console)
-    report(score, plan, console)
+    assert report(score, plan, console)
     return score, console.export_text()
 
 
@@ -50,8 +50,25 @@ def test_every_algorithm_trains_and_is_measured(tmp_path: Path, task: Task, algo
     assert ("IoU" if task == "semantic-segmentation" else "box_AP") in score.latest
     assert ("mask_AP" in score.latest) == (task == "instance-segmentation")
     assert "total" in shown
-    assert f"boxscore view {tmp_path}" in shown.replace("\n", "")
+    assert f"boxscore view {tmp_path}" in shown
     assert score.run.identity.input_size == "64x64"
+
+
+def test_a_file_gets_a_line_for_each_evaluation(tmp_path: Path) -> None:
+    """The last is that of the evaluation at the end, where 13 is no multiple of 2."""
+    score, shown = few_steps(tmp_path, task="semantic-segmentation", steps=13)
+    lines = [line for line in shown.splitlines() if line.startswith("step ")]
+    assert [line.split()[1] for line in lines] == [f"{n}/13" for n in (2, 4, 6, 8, 10, 12, 13)]
+    last = f"test: total {score.latest['total']:.3f}  IoU {score.latest['IoU']:.3f}"
+    assert lines[-1] == f"step 13/13  {last}"
+    assert "training" not in shown
+
+
+def test_a_terminal_gets_a_bar_with_the_last_evaluation(tmp_path: Path) -> None:
+    score, shown = few_steps(tmp_path, is_terminal=True, task="semantic-segmentation", steps=13)
+    (bar,) = (line for line in shown.splitlines() if "training" in line and "13/13" in line)
+    assert f"test: total {score.latest['total']:.3f}  IoU {score.latest['IoU']:.3f}" in bar
+    assert "step " not in shown
 
 
 def test_it_logs_to_both_trackers(tmp_path: Path) -> None:

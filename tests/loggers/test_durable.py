@@ -346,6 +346,7 @@ def test_memory_is_bounded_when_the_disk_is_full_too(
     assert "the oldest items are lost" in caplog.text
 
 
+@pytest.mark.slow
 def test_two_hundred_thousand_points_stay_out_of_memory(tmp_path: Path) -> None:
     """Recorded in one go while the tracker hangs: they wait on the disk, and all arrive."""
     arrived: list[int] = []
