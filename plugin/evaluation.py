@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from .fingerprint import Fingerprint, detection_content, label_map_content
+from .fingerprint import Fingerprint, label_map_content
 from .losses.window import Sums
 from .metric import Metric
 
@@ -77,14 +77,15 @@ class Results:
         for share in shares[1:]:
             whole.merge(share)
         metric = whole.metric
+        evaluated = whole.fingerprint or getattr(metric, "evaluated", whole.fingerprint)
         measured = whole.complete and whole.images
         return cls(
             whole.images,
             whole.losses.means(),
             metric.compute() if measured else {},
             metric.per_class() if measured else {},
-            whole.fingerprint.digest(metric.protocol) if measured else "",
-            whole.fingerprint.ids,
+            evaluated.digest(metric.protocol) if measured else "",
+            evaluated.ids,
             whole.batch_size,
         )
 
@@ -157,16 +158,21 @@ class Evaluation:
         """
         if image_ids is not None and len(image_ids) != len(targets):
             raise ValueError(f"{len(image_ids)} image ids for {len(targets)} targets")
+        if image_ids is not None and not self._semantic:
+            targets = [
+                target if target.get("image_id") is not None else {**target, "image_id": image_id}
+                for target, image_id in zip(targets, image_ids, strict=True)
+            ]
         self.metric.update(predictions, targets)
         self.images += len(targets)
         self.batch_size = max(self.batch_size, len(targets))
-        for target, image_id in zip(targets, image_ids or [None] * len(targets), strict=True):
+        for place, target in enumerate(targets):
             own = None if self._semantic else target.get("image_id")
-            known = image_id if own is None else own
-            ids_suffice = self.split == "train" and known is not None
-            describe = label_map_content if self._semantic else detection_content
-            content = b"" if ids_suffice else describe(target, self._names)
-            self.fingerprint.add(known, content)
+            known = image_ids[place] if own is None and image_ids is not None else own
+            if self.split == "train" and known is not None:  # augmentation changes its boxes
+                self.fingerprint.add(known)
+            elif self._semantic:
+                self.fingerprint.add(known, label_map_content(target, self._names))
         self._add_losses(predictions, targets, losses)
 
     def skip(self, predictions: Any, targets: Any, losses: Mapping[str, Any] | None = None) -> None:
