@@ -86,9 +86,8 @@ class Fingerprint:
             image_id: an integer, a text, a tensor of one element, or ``None``.
             content: its ground truth.
         """
-        digest = hashlib.sha256(content).digest()[:8] if content else b""
-        text = None if image_id is None else identifier(image_id)
-        self._add((text, *[int.from_bytes(digest)] * 2), 1)
+        digest = int.from_bytes(hashlib.sha256(content).digest()[:8]) if content else 0
+        self._add((None if image_id is None else identifier(image_id), digest, digest), 1)
 
     def merge(self, other: Fingerprint) -> None:
         """Add the images of ``other``."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,13 +22,14 @@ from .inputs import (
     Dicts,
     ImageId,
     as_array,
-    checked_dict,
     image_name,
     image_size,
+    no_dict,
 )
 from .matching import Bools, Floats, Indices
 
 _LACKING = -1e300  # stands for the area of an object that has none
+_PLAIN = {"Tensor", "ndarray", "list", "tuple"}  # types that name no box format
 _SUSPICIOUS = 10  # predicted boxes in [0, 1]: fewer are a warning, so many are an error
 
 
@@ -136,8 +136,11 @@ class _Side:
 
     def __init__(self, word: str, dicts: Dicts, ids: Sequence[ImageId]) -> None:
         self.word, self._ids = word, ids
-        self._dicts = [checked_dict(one, word, ids[at], at) for at, one in enumerate(dicts)]
         self._ignored: Bools | None = None
+        self._dicts, self._has_canvas = dicts, False
+        for place, one in enumerate(dicts):
+            if not hasattr(one, "get"):
+                raise no_dict(one, word, ids[place], place)
         self._counts = self._lengths("labels", self._values("labels"))
 
     def images(self) -> Indices:
@@ -182,7 +185,7 @@ class _Side:
         for place, value in enumerate(values):
             if value is None:
                 values[place] = np.full(self._counts[place], default)
-            elif isinstance(value, list | tuple):
+            elif isinstance(value, (list, tuple)):
                 values[place] = [default if one is None else one for one in value]
         return self._column(name, values)
 
@@ -191,39 +194,46 @@ class _Side:
         area = self.optional("area", _LACKING)
         if area is None:
             return None
-        lacking = area == _LACKING
-        wrong = ~((area >= 0) & (area < np.inf)) & ~lacking
-        self.check("area", wrong, area, "is not a finite number of 0 or more")
-        return np.where(lacking, np.nan, area.astype(np.float64))
+        area = area.astype(np.float64, copy=False)
+        wrong = ~((area >= 0) & (area < np.inf))
+        if wrong.any():
+            lacking = area == _LACKING
+            self.check("area", wrong & ~lacking, area, "is not a finite number of 0 or more")
+            area[lacking] = np.nan
+        return area
 
     def boxes(self) -> Floats:
         """Each row's box as x, y, width, height, shape (4, rows)."""
         names = ["boxes_xywh" if "boxes_xywh" in one else "boxes" for one in self._dicts]
         values = self._values(*names)
-        forms = [
-            "XYWH" if name == "boxes_xywh" else self._format(place, value)
-            for place, (name, value) in enumerate(zip(names, values, strict=True))
-        ]
+        forms = ["XYXY"]
+        if "boxes_xywh" in names or not {one.__name__ for one in {*map(type, values)}} <= _PLAIN:
+            forms = [
+                self._format(place, *pair)
+                for place, pair in enumerate(zip(names, values, strict=True))
+            ]
         arrays = self._arrays(names, values, (4,))
         if len({*forms}) > 1:
             arrays = [as_array(value) for value in values]
         else:
-            forms = (forms or ["XYXY"])[:1] * len(arrays)
+            forms = forms[:1] * len(arrays)
         sized = [_sized(array, form) for array, form in zip(arrays, forms, strict=True)]
         boxes = np.concatenate(sized, axis=1) if len(sized) > 1 else sized[0]
         if self._ignored is not None:
             boxes[:, self._ignored] = 0
         if not (np.isfinite(boxes).all() and (boxes[2:] >= 0).all()):
             given = np.concatenate([as_array(value).reshape(-1, 4) for value in values])
-            self.check(names, ~np.isfinite(boxes).all(axis=0), given, "is not finite")
+            infinite = np.logical_or.reduce(~np.isfinite(boxes))
+            self.check(names, infinite, given, "is not finite")
             problem = "has x2 < x1 or y2 < y1: a width or height below 0"
-            self.check(names, (boxes[2:] < 0).any(axis=0), given, problem)
+            self.check(names, np.logical_or.reduce(boxes[2:] < 0), given, problem)
         return boxes
 
-    def _format(self, place: int, value: Any) -> str:
-        """The box format that a value names, as ``tv_tensors.BoundingBoxes`` does."""
-        if type(value).__name__ in ("Tensor", "ndarray", "list", "tuple"):
-            return "XYXY"
+    def _format(self, place: int, field_name: str, value: Any) -> str:
+        """The format of a value: its field's, or the one that ``tv_tensors.BoundingBoxes`` name."""
+        if field_name == "boxes_xywh":
+            return "XYWH"
+        self._has_canvas |= hasattr(value, "canvas_size")
         given = getattr(value, "format", "XYXY")
         name = str(getattr(given, "name", given)).upper()
         if name not in ("XYXY", "XYWH", "CXCYWH"):
@@ -232,7 +242,7 @@ class _Side:
 
     def check_canvas(self, targets: Dicts) -> None:
         """Raise if boxes name another image size than the target does."""
-        for place, one in enumerate(self._dicts):
+        for place, one in enumerate(self._dicts if self._has_canvas else ()):
             canvas = getattr(one.get("boxes"), "canvas_size", None)
             if canvas is None:
                 continue
@@ -276,12 +286,10 @@ class _Side:
         try:
             return [0 if 0 in value.shape else value.shape[0] for value in values]
         except (AttributeError, IndexError):  # lists, or no sequence at all
-            pass
-        lengths = []
+            lengths = []
         for place, value in enumerate(values):
             try:
-                empty = len(value) == 1 and not np.size(as_array(value))  # [[]]
-                lengths.append(0 if empty else len(value))
+                lengths.append(0 if np.size(as_array(value[:1])) == 0 else len(value))
             except TypeError:
                 problem = f"must have one entry per object, not be a {type(value).__name__}"
                 raise self._error(place, name, problem) from None
@@ -289,17 +297,24 @@ class _Side:
 
     def _arrays(self, name: str | list[str], values: list[Any], shape: tuple[int, ...]) -> Any:
         """The values in NumPy, at least one array; each entry is a number or of ``shape``."""
-        lengths = self._lengths(name, values)
-        if lengths != self._counts:
+        try:
+            fast = [value.shape[0] for value in values]
+        except (AttributeError, IndexError):  # lists, or no sequence at all
+            fast = []
+        if fast != self._counts and (lengths := self._lengths(name, values)) != self._counts:
             place = next(p for p, count in enumerate(self._counts) if lengths[p] != count)
             problem = f"has {lengths[place]} entries for {self._counts[place]} labels"
             raise self._error(place, name, problem)
-        with suppress(*UNREADABLE):
+        try:
             arrays = _joined(values)
             if all(_fits(array, shape) for array in arrays):
                 return arrays
+        except UNREADABLE:
+            pass  # the image is searched for
         for place, value in enumerate(values):
-            problem = "must be numbers of shape (n, 4)" if shape else "must be one number per object"
+            problem = (
+                "must be numbers of shape (n, 4)" if shape else "must be one number per object"
+            )
             try:
                 array = as_array(value)
                 found = "" if _fits(array, shape) else f"{array.dtype} of shape {array.shape}"
@@ -335,8 +350,10 @@ def _joined(values: list[Any]) -> list[Array]:
     types = {getattr(value, "dtype", None) for value in values}
     torch = sys.modules.get("torch")  # tensors exist only after its import
     if torch and len(types) == 1 and isinstance(types.pop(), torch.dtype):
-        with suppress(RuntimeError):  # of several shapes or devices
+        try:
             return [as_array(torch.cat(values))]
+        except RuntimeError:  # of several shapes or devices
+            pass
     # an empty list has no type of its own: the others decide
     return [array for array in map(as_array, values) if array.size] or [np.zeros(0)]
 

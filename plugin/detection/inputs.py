@@ -43,7 +43,10 @@ def image_ids(targets: Dicts) -> list[ImageId]:
     """
     ids: list[ImageId] = []
     for place, target in enumerate(targets):
-        value = given = checked_dict(target, "target", None, place).get("image_id")
+        if not hasattr(target, "get"):
+            raise no_dict(target, "target", None, place)
+        value: Any = target.get("image_id")
+        given = value
         if hasattr(given, "item"):
             with suppress(ValueError, RuntimeError):  # it has several elements
                 value = given.item()
@@ -73,9 +76,7 @@ def image_size(target: Mapping[str, Any], *names: str) -> tuple[int, int] | None
     raise ValueError(f"the size {given!r} is not (height, width) in pixels")
 
 
-def checked_dict(one: Any, word: str, image_id: ImageId, place: int) -> Mapping[str, Any]:
-    """``one``, or a `ValueError` if it is no dict."""
-    if hasattr(one, "get"):
-        return one  # type: ignore[no-any-return]
+def no_dict(one: Any, word: str, image_id: ImageId, place: int) -> ValueError:
+    """The error for a prediction or target of another type."""
     name, expected = image_name(image_id, place), "a dict with 'boxes' (n, 4) and 'labels' (n,)"
-    raise ValueError(f"{name}, {word}: must be {expected}, not a {type(one).__name__}")
+    return ValueError(f"{name}, {word}: must be {expected}, not a {type(one).__name__}")

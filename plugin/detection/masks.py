@@ -301,7 +301,7 @@ def _binary(values: Any) -> Array:
     kind = str(values.dtype).rpartition(".")[2]
     if kind != "bool" and math.prod(values.shape):
         low, high = float(values.min()), float(values.max())
-        is_soft = "float" in kind and -_SLACK <= low and high <= 1 + _SLACK
+        is_soft = "float" in kind and low >= -_SLACK and high <= 1 + _SLACK
         if not (is_soft or 0 <= low <= high <= 1 or _has_two_values(as_array(values))):
             wrong = low if low < 0 or math.isnan(low) else high
             raise ValueError(

@@ -33,6 +33,7 @@ def match_batch(
     batch: Batch,
     kinds: Sequence[Kind],
     names: Words,
+    *,
     limit: int,
     confusion: bool,
     patches: Patches,
@@ -42,7 +43,7 @@ def match_batch(
     Args:
         batch: with boxes where ``kinds`` holds ``"box"``.
         kinds: of regions to match by.
-        names: a digest of each class name.
+        names: digests of the classes (`truth_digests.name_digests`).
         limit: the number of detections per image and class that count.
         confusion: whether to match across classes too, by the first kind.
         patches: keeps ground-truth masks for the next evaluation.
@@ -50,7 +51,8 @@ def match_batch(
     Raises:
         ValueError: for a mask, naming image, field and value.
     """
-    truths, found, classes, images = batch.truths, batch.detections, len(names), len(batch.ids)
+    truths, found, images = batch.truths, batch.detections, len(batch.ids)
+    classes = len(names) // 2
     rows = _best(found, classes, limit)
     image, label, score = found.image[rows], found.label[rows], found.score[rows]
     narrow = np.min_scalar_type(classes)
@@ -68,6 +70,8 @@ def match_batch(
             area, truth_area = box[2] * box[3], given[2] * given[3]
         else:
             pairs, iou, area, truth_area = measure_masks(pairs, batch, rows, patches)
+        if kind == kinds[0]:
+            own_area = truth_area
         if across:
             tables["confusion"] = confuse(pairs, iou, score, truths, classes)
             same = np.flatnonzero(label[pairs.detection] == truths.label[pairs.truth])
@@ -78,20 +82,25 @@ def match_batch(
         detection[f"{kind}_outside"] = outside(_given(found.area, area, rows))
         truth[f"{kind}_outside"] = truth_outside
         tables[kind] = matches._asdict() | {"row": matches.row.astype(np.uint32)}
-    ignored = found.image[found.label < 0]
-    counted = {"detections": image, "truths": truths.image, "ignored": ignored}
-    counts = {name: np.bincount(rows, minlength=images) for name, rows in counted.items()}
-    tables[IMAGE] = {name: count.astype(np.uint32) for name, count in counts.items()}
-    tables[IMAGE] |= digest_truths(truths, images, names, None if "box" in kinds else truth_area)
+    counts = np.bincount(truths.image, minlength=images)
+    ignored = np.bincount(found.image[found.label < 0], minlength=images)
+    tables[IMAGE] = {
+        "detections": np.bincount(image, minlength=images).astype(np.uint32),
+        "truths": counts.astype(np.uint32),
+        "ignored": ignored.astype(np.uint32),
+    } | digest_truths(truths, counts, names, own_area)
     return MatchTable(batch.ids, tables)
 
 
 def _best(found: Objects, classes: int, limit: int) -> Indices:
     """The rows by image, class and falling score, up to the limit of each, less the ignored."""
-    known = np.flatnonzero(found.label >= 0)
-    group = (found.image * classes + found.label)[known]
-    rows = sort_rows(group, found.score[known])
-    group, rows = group[rows], known[rows]
+    group, score = found.image * classes + found.label, found.score
+    if found.label.min(initial=0) < 0:
+        known = np.flatnonzero(found.label >= 0)
+        rows = known[sort_rows(group[known], score[known])]
+    else:
+        rows = sort_rows(group, score)
+    group = group[rows]
     over = group[limit:] == group[:-limit]
     return np.concatenate([rows[:limit], rows[limit:][~over]]) if over.any() else rows
 

@@ -133,8 +133,7 @@ def joined(tables: Sequence[MatchTable]) -> MatchTable:
     whole: dict[str, Table] = {}
     for name, table in tables[0].tables.items():
         whole[name] = {
-            column: np.concatenate([one.tables[name][column] for one in tables])
-            for column in table
+            column: np.concatenate([one.tables[name][column] for one in tables]) for column in table
         }
         if "row" in table:
             lengths = [len(one.tables[name]["row"]) for one in tables]

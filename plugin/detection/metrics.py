@@ -121,7 +121,7 @@ class DetectionMetrics:
         labels = np.array(list(self._names), np.int64)
         ignoring, given = unknown == "ignore", areas == "given"
         self._reader = Reader(labels, boxes, ignoring, given, self._warnings)
-        self._name_digests = name_digests(self._names.values())
+        self._name_digests = name_digests(list(self._names.values()))
         self.reset()
 
     @property
@@ -352,5 +352,11 @@ class DetectionMetrics:
 
     def _match(self, predictions: Dicts, targets: Dicts) -> MatchTable:
         batch = self._reader.read(predictions, targets, image_ids(targets))
-        limit, confusion = self._limits[-1], self._confusion
-        return match_batch(batch, self.kinds, self._name_digests, limit, confusion, self._patches)
+        return match_batch(
+            batch,
+            self.kinds,
+            self._name_digests,
+            limit=self._limits[-1],
+            confusion=self._confusion,
+            patches=self._patches,
+        )
