@@ -68,16 +68,16 @@ class Fingerprint:
     @property
     def ids(self) -> frozenset[str]:
         """The images' ids as text; empty if an image had none."""
-        return frozenset() if self.anonymous else frozenset(self._texts())
+        return frozenset(self.contents)
 
     @property
-    def contents(self) -> dict[str, int]:
-        """A digest of the ground truth by image id, for images that have both.
+    def contents(self) -> dict[str, str]:
+        """A digest of the ground truth by image id; empty if an image had no id.
 
-        Two sets share an image if id and digest are equal. Images without objects are left out:
-        they are all alike.
+        The digest does not depend on the id, and is ``""`` for an image without objects.
         """
-        return {text: exact for text, _, exact in self._images if text is not None and exact}
+        images = () if self.anonymous else self._images
+        return {str(text): f"{exact:016x}" if exact else "" for text, _, exact in images}
 
     def add(self, image_id: object, content: bytes = b"") -> None:
         """Add one image.
@@ -120,9 +120,6 @@ class Fingerprint:
     def _add(self, image: tuple[str | None, int, int], count: int) -> None:
         self._images[image] = 1 if image[0] is not None else self._images[image] + count
         self.anonymous |= image[0] is None
-
-    def _texts(self) -> Iterable[str]:
-        return (text for text, _, _ in self._images if text is not None)
 
 
 def identifier(image_id: object) -> str:

@@ -74,7 +74,6 @@ class Reader:
         boxes: whether to read boxes.
         ignore_unknown: whether predictions of other labels are ignored, or else an error.
         detection_areas: whether to read ``area`` of the predictions.
-        warnings: for input that is suspicious.
         in_pixels: which of ``prediction`` and ``target`` had a box outside [0, 1].
     """
 
@@ -82,27 +81,34 @@ class Reader:
     boxes: bool
     ignore_unknown: bool
     detection_areas: bool
-    warnings: Warnings
     in_pixels: set[str] = field(default_factory=set)
 
-    def read(self, predictions: Dicts, targets: Dicts, ids: list[ImageId]) -> Batch:
+    def read(
+        self, predictions: Dicts, targets: Dicts, ids: list[ImageId], warnings: Warnings
+    ) -> Batch:
         """Read all but the masks.
+
+        Args:
+            predictions: one dict per image.
+            targets: one dict per image.
+            ids: of the images.
+            warnings: for suspicious input.
 
         Raises:
             ValueError: naming image, field and value.
         """
         sides = _Side("prediction", predictions, ids), _Side("target", targets, ids)
-        truths, detections = self._objects(sides[1]), self._objects(sides[0])
+        detections, truths = (self._objects(side, warnings) for side in sides)
         for side in sides if self.boxes else ():
             side.check_canvas(targets)
         return Batch(ids, predictions, targets, detections, truths)
 
-    def _objects(self, side: _Side) -> Objects:
+    def _objects(self, side: _Side, warnings: Warnings) -> Objects:
         predicted = side.word == "prediction"
         label = side.classes(self.labels, ignore_unknown=predicted and self.ignore_unknown)
         box = side.boxes() if self.boxes else np.zeros((4, 0))
         if side.word not in self.in_pixels and box.size:
-            self._check_scale(side, box)
+            self._check_scale(side, box, warnings)
         crowd = None if predicted else side.optional("iscrowd", 0)
         return Objects(
             side.images(),
@@ -113,7 +119,7 @@ class Reader:
             side.areas() if self.detection_areas or not predicted else None,
         )
 
-    def _check_scale(self, side: _Side, box: Floats) -> None:
+    def _check_scale(self, side: _Side, box: Floats, warnings: Warnings) -> None:
         """Refuse normalised boxes: none so far leaves [0, 1], and some have an area inside."""
         if box.min() < 0 or box.max() > 1 or (box[:2] + box[2:]).max() > 1:
             self.in_pixels.add(side.word)
@@ -128,7 +134,7 @@ class Reader:
         except ValueError as error:
             if side.word == "target" or np.count_nonzero(inside) >= _SUSPICIOUS:
                 raise
-            self.warnings.warn_once("normalised boxes", str(error))
+            warnings.warn_once("normalised boxes", str(error))
 
 
 class _Side:

@@ -35,8 +35,12 @@ def image_name(image_id: ImageId, place: int) -> str:
     return f"image at place {place} of the batch" if image_id is None else f"image {image_id!r}"
 
 
-def image_ids(targets: Dicts) -> list[ImageId]:
+def read_ids(targets: Dicts, others: Sequence[Any] | None = None) -> list[ImageId]:
     """Each target's ``image_id`` as an integer or a text, ``None`` where it has none.
+
+    Args:
+        targets: of a batch.
+        others: the ids of those targets that have none.
 
     Raises:
         ValueError: if a target is no dict, or an id is something else.
@@ -46,6 +50,7 @@ def image_ids(targets: Dicts) -> list[ImageId]:
         if not hasattr(target, "get"):
             raise no_dict(target, "target", None, place)
         value: Any = target.get("image_id")
+        value = others[place] if value is None and others is not None else value
         given = value
         if hasattr(given, "item"):
             with suppress(ValueError, RuntimeError):  # it has several elements

@@ -17,6 +17,7 @@ pycocotools, cell for cell and bit for bit, with five differences:
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -30,7 +31,7 @@ from .batch import Reader
 from .coco_summary import Arrays, Ranking, accumulate, rank, summarize, summarize_per_class
 from .confusion import Confusion
 from .curves import BestF1s, Curves, best_f1s, curves
-from .inputs import Dicts, image_ids, image_name
+from .inputs import Dicts, image_name, read_ids
 from .masks import Patches
 from .match_batch import Kind, match_batch
 from .match_table import IMAGE, TRUTH, MatchTable, joined
@@ -60,6 +61,7 @@ class DetectionMetrics:
 
     Attributes:
         kinds: ``box``, ``mask`` or both.
+        warnings: for repeated ids, ignored predictions and undefined metrics.
 
     Example:
         >>> import numpy as np
@@ -117,10 +119,10 @@ class DetectionMetrics:
         self._limits = (*(fewer for fewer in (1, 10) if fewer < limit), limit)
         self._confusion = confusion
         self._patches = Patches()
-        self._warnings = Warnings()
+        self.warnings = Warnings()
         labels = np.array(list(self._names), np.int64)
         ignoring, given = unknown == "ignore", areas == "given"
-        self._reader = Reader(labels, boxes, ignoring, given, self._warnings)
+        self._reader = Reader(labels, boxes, ignoring, given)
         self._name_digests = name_digests(list(self._names.values()))
         self.reset()
 
@@ -155,6 +157,12 @@ class DetectionMetrics:
             areas_given=bool(facts & AREA_GIVEN),
         )
 
+    def counts(self) -> dict[str, int]:
+        """The number of objects by class name."""
+        label = self._whole().tables[TRUTH]["label"]
+        numbers = np.bincount(label, minlength=len(self._names)).tolist()
+        return dict(zip(self._names.values(), numbers, strict=True))
+
     def reset(self) -> None:
         """Forget all images, but keep ground-truth masks that were prepared."""
         self._parts: list[MatchTable] = []
@@ -163,8 +171,15 @@ class DetectionMetrics:
         self._arrays: dict[str, Arrays] = {}
         self._reader.in_pixels.clear()
 
-    def update(self, predictions: Dicts, targets: Dicts) -> None:
+    def update(
+        self, predictions: Dicts, targets: Dicts, image_ids: Sequence[Any] | None = None
+    ) -> None:
         """Add a batch of images.
+
+        Args:
+            predictions: one dict per image.
+            targets: one dict per image.
+            image_ids: of the images whose targets have none, one per image.
 
         Raises:
             ValueError: naming image, field and value; the state is then unchanged. If numbers of
@@ -178,7 +193,7 @@ class DetectionMetrics:
                 f"{len(predictions)} predictions for {len(targets)} targets: one each per image"
             )
         if len(targets):
-            self._add(self._match(predictions, targets))
+            self._add(self._match(predictions, targets, image_ids))
 
     def merge(self, other: Self) -> None:
         """Add the images of ``other``.
@@ -201,12 +216,12 @@ class DetectionMetrics:
         whole = self._whole()
         if ignored := int(whole.tables[IMAGE]["ignored"].sum()):
             text = f"{ignored} predictions with labels outside the classes are ignored"
-            self._warnings.warn_once("ignored", text)
+            self.warnings.warn_once("ignored", text)
         if self.images and not metrics:
             objects = len(whole.tables[TRUTH]["label"])
             reason = f"all {objects} objects are crowd regions (iscrowd), which do not count"
             reason = reason if objects else f"the {self.images} images have no objects"
-            self._warnings.warn_once("undefined", f"no detection metric is defined: {reason}")
+            self.warnings.warn_once("undefined", f"no detection metric is defined: {reason}")
         return metrics
 
     def per_class(self) -> dict[str, dict[str, float]]:
@@ -323,7 +338,7 @@ class DetectionMetrics:
                 if content in known:
                     continue
                 if known:
-                    self._warnings.warn_once(
+                    self.warnings.warn_once(
                         "image ids",
                         f"{image_name(image_id, 0)}: several images with different ground truth "
                         "have this image_id; each counts as an image of its own. Give every image "
@@ -339,7 +354,7 @@ class DetectionMetrics:
     def _whole(self) -> MatchTable:
         """All images in one table, in order."""
         if not self._parts:
-            return self._match([], [])
+            return self._match([], [], None)
         if self._ranking is None:
             self._parts = [joined(self._parts).in_order()]
         return self._parts[0]
@@ -350,8 +365,11 @@ class DetectionMetrics:
             self._ranking = rank(whole, len(self._names))
         return whole, self._ranking
 
-    def _match(self, predictions: Dicts, targets: Dicts) -> MatchTable:
-        batch = self._reader.read(predictions, targets, image_ids(targets))
+    def _match(
+        self, predictions: Dicts, targets: Dicts, image_ids: Sequence[Any] | None
+    ) -> MatchTable:
+        ids = read_ids(targets, image_ids)
+        batch = self._reader.read(predictions, targets, ids, self.warnings)
         return match_batch(
             batch,
             self.kinds,
