@@ -1,62 +1,106 @@
-"""Which images and ground truth were evaluated: a digest that does not depend on their order.
+"""The fingerprint of an evaluated set: a digest of its images and ground truth, in any order.
 
-Metrics may be compared only on one and the same evaluated set. A fingerprint is gathered while
-the set is evaluated, from the ids and the ground truth in the original image's frame; batch size,
-order, loader and the size to which a model resizes leave it as it is. Masks are left out, so that a
-Mask R-CNN and a Faster R-CNN on one set agree.
+Metrics are comparable only on the same evaluated set. Batch size, order, loader and the size to
+which a model resizes its input do not change a fingerprint. Masks are left out, so that Mask R-CNN
+and Faster R-CNN have the same fingerprint on the same set.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from functools import cache
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any, Self
 
 import numpy as np
 
 DIGITS = 12
-"""Hex digits of a fingerprint; names in the trackers show the first six."""
+"""Hex digits of a fingerprint; keys in the trackers use the first six."""
 
 
 class Fingerprint:
-    """The digests of a set's images, gathered image by image.
+    """The images of an evaluated set, each with its id and a digest of its ground truth.
 
-    Without ids an image is known by its content, and images seen twice count twice.
+    An image that repeats (same id, same ground truth) counts once. One id with two ground truths
+    counts as two images. Images without an id all count.
+
+    Attributes:
+        anonymous: whether an image had no id.
     """
 
     def __init__(self) -> None:
-        self._images: dict[str, str] = {}
+        # id, ground truth without boxes, ground truth with boxes
+        self._images: Counter[tuple[str | None, int, int]] = Counter()
+        self._boxes_count = True
+        self._areas_given = False
         self.anonymous = False
 
-    def __len__(self) -> int:
-        return len(self._images)
+    @classmethod
+    def of_detection(
+        cls,
+        ids: Iterable[object],
+        content: Iterable[int],
+        content_with_boxes: Iterable[int],
+        *,
+        boxes_count: bool,
+        areas_given: bool,
+    ) -> Self:
+        """The fingerprint of a detection set.
 
-    @property
-    def contents(self) -> dict[str, str]:
-        """The images' digests by id; none where images came without."""
-        return {} if self.anonymous else dict(self._images)
+        Args:
+            ids: of the images, ``None`` where an image has none.
+            content: per image, a digest of the objects' class names and crowd flags.
+            content_with_boxes: per image, a digest of these and the boxes.
+            boxes_count: whether all boxes lie on the lattice of 0.01 px. Other boxes change by a
+                resize and back in float32, so that `digest` leaves them out.
+            areas_given: whether an object's area differs from its box's.
+        """
+        self = cls()
+        texts = [None if one is None else identifier(one) for one in ids]
+        self._images.update(zip(texts, content, content_with_boxes, strict=True))
+        self._boxes_count, self._areas_given = boxes_count, areas_given
+        self.anonymous = None in texts
+        return self
+
+    def __len__(self) -> int:
+        return self._images.total()
 
     @property
     def ids(self) -> frozenset[str]:
-        """The images' ids as text; none where images came without."""
-        return frozenset() if self.anonymous else frozenset(self._images)
+        """The images' ids as text; empty if an image had none."""
+        return frozenset(self.contents)
+
+    @property
+    def contents(self) -> dict[str, str]:
+        """A digest of the ground truth by image id; empty if an image had no id.
+
+        The digest does not depend on the id, and is ``""`` for an image without objects.
+        """
+        images = () if self.anonymous else self._images
+        return {str(text): f"{exact:016x}" if exact else "" for text, _, exact in images}
 
     def add(self, image_id: object, content: bytes = b"") -> None:
-        """Take in one image by its id and the bytes that describe its ground truth."""
-        self.anonymous |= image_id is None
-        text = "" if image_id is None else identifier(image_id)
-        key = text if text else f"\0{len(self._images)}"
-        self._images[key] = hashlib.sha256(text.encode() + b"\0" + content).hexdigest()
+        """Add one image.
+
+        Args:
+            image_id: an integer, a text, a tensor of one element, or ``None``.
+            content: its ground truth.
+        """
+        digest = int.from_bytes(hashlib.sha256(content).digest()[:8]) if content else 0
+        self._add((None if image_id is None else identifier(image_id), digest, digest), 1)
 
     def merge(self, other: Fingerprint) -> None:
-        """Take in the images of ``other``."""
-        self.anonymous |= other.anonymous
-        for key, digest in other._images.items():
-            self._images[f"\0{len(self._images)}" if key.startswith("\0") else key] = digest
+        """Add the images of ``other``."""
+        for image, count in other._images.items():
+            self._add(image, count)
+        self._boxes_count &= other._boxes_count
+        self._areas_given |= other._areas_given
 
     def digest(self, protocol: str = "") -> str:
-        """Twelve hex digits, for the images so far under ``protocol`` (what is not the default).
+        """Twelve hex digits.
+
+        Args:
+            protocol: what differs from the default evaluation protocol (`Metric.protocol`).
 
         >>> one, other = Fingerprint(), Fingerprint()
         >>> for image in (1, 2, "three"):
@@ -66,72 +110,26 @@ class Fingerprint:
         >>> one.digest() == other.digest()
         True
         """
-        whole = hashlib.sha256("\n".join(sorted(self._images.values())).encode())
-        whole.update(protocol.encode())
-        return whole.hexdigest()[:DIGITS]
+        lines = [
+            f"{text!r} {exact if self._boxes_count else content:x}"
+            for text, content, exact in self._images.elements()
+        ]
+        facts = f"{self._boxes_count:d} {self._areas_given:d} {protocol}"
+        return hashlib.sha256("\n".join([*sorted(lines), facts]).encode()).hexdigest()[:DIGITS]
+
+    def _add(self, image: tuple[str | None, int, int], count: int) -> None:
+        self._images[image] = 1 if image[0] is not None else self._images[image] + count
+        self.anonymous |= image[0] is None
 
 
 def identifier(image_id: object) -> str:
-    """An image's id as text: ``7``, ``"7"`` and ``tensor(7)`` are one image."""
+    """An image's id as text: ``7``, ``7.0``, ``"7"`` and ``tensor(7)`` are the same image."""
     value = image_id.item() if hasattr(image_id, "item") else image_id
     return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
-def as_array(values: Any) -> np.ndarray[Any, Any]:
-    """Interim."""
-    from .detection.batch import as_array as read
-
-    return read(values)
-
-
-def detection_content(target: Mapping[str, Any], names: Mapping[int, str]) -> bytes:
-    """The objects of one image as bytes: class names, crowd flags, boxes and areas.
-
-    Args:
-        target: ``boxes`` (N, 4) xyxy in pixels of the original image, or ``boxes_xywh`` (x, y,
-            width, height); ``labels`` (N,), and where they are given ``iscrowd`` (N,) and
-            ``area`` (N,).
-        names: the classes by label.
-
-    Boxes are rounded to 0.01 px. Areas, which are large and seldom round numbers, are taken in
-    steps of 5 %: enough to tell a mask's area from its box's. The objects' order does not count.
-    """
-    boxes = np.rint(_corners(target) * 100)
-    count = len(boxes)
-    labels = as_array(target["labels"]).reshape(-1)
-    crowd = as_array(target.get("iscrowd", np.zeros(count))).reshape(-1)
-    sides = (boxes[:, 2:] - boxes[:, :2]) / 100
-    area = as_array(target.get("area", sides[:, 0] * sides[:, 1])).reshape(-1).astype(np.float64)
-    rows = np.column_stack([
-        [_name_number(names[int(label)]) for label in labels],
-        crowd.astype(np.int64),
-        boxes,
-        _area_steps(area),
-    ]).astype(np.int64)  # fmt: skip
-    return rows[np.lexsort(rows.T)].tobytes() if count else b""
-
-
-def label_map_content(target: object, names: Mapping[int, str]) -> bytes:
+def label_map_content(target: Any, names: Mapping[int, str]) -> bytes:
     """A label map (H, W) as bytes, with its shape and the names of the classes."""
-    labels = as_array(target)
+    labels = np.asarray(target.numpy(force=True) if hasattr(target, "detach") else target)
     shape = f"{labels.shape}{sorted(names.items())}".encode()
     return shape + np.ascontiguousarray(labels, dtype=np.int32).tobytes()
-
-
-def _corners(target: Mapping[str, Any]) -> np.ndarray[Any, Any]:
-    xywh = "boxes_xywh" in target
-    boxes = as_array(target["boxes_xywh" if xywh else "boxes"]).reshape(-1, 4).astype(np.float64)
-    if xywh:
-        boxes = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
-    return boxes
-
-
-def _area_steps(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """In steps of 5 %: float32 noise of a resize and back almost never crosses one."""
-    steps: np.ndarray[Any, Any] = np.rint(np.log(np.maximum(values, 1e-6)) / np.log(1.05))
-    return steps
-
-
-@cache
-def _name_number(name: str) -> int:
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7])

@@ -129,18 +129,26 @@ def view(folder: Path) -> None:
 @click.option("--annotations", type=FILE, required=True, help="COCO's instances file.")
 @click.option("--predictions", type=FILE, required=True, help="COCO's results file.")
 @click.option("--masks", is_flag=True, help="Measure masks as well as boxes.")
-@click.option("--per-class", is_flag=True, help="The figures of each class too.")
+@click.option("--per-class", is_flag=True, help="The metrics of each class too.")
 @click.option("--max-detections", type=click.IntRange(1), default=100, show_default=True)
+@click.option("--ignore-unknown", is_flag=True, help="Drop results of unknown categories.")
+@click.option(
+    "--pycocotools-areas",
+    is_flag=True,
+    help="Mask metrics by size use the area of a result's box, as in pycocotools, and not of its "
+    "mask, as in COCO's server.",
+)
 @click.option("--json", "as_json", is_flag=True, help="As JSON, by the catalogue's names.")
 @click.option("--log-dir", help="Log to TensorBoard in this folder too.")
 @click.option("--tracking-uri", help="Log to MLflow too.")
-@click.option("--model", help="What made the predictions: 'RetinaNet 640x640 ResNet-50'.")
+@click.option("--model", help="The model of the predictions: 'RetinaNet 640x640 ResNet-50'.")
 @click.option("--dataset", help="The data's name.  [default: the annotations' file name]")
 @click.option("--step", type=click.IntRange(0), default=0, help="Optimizer steps of the model.")
 def evaluate(annotations: Path, predictions: Path, **options: Any) -> None:
     """Measure detections in COCO's format against ground truth.
 
-    torchrun --nproc-per-node 4 -m boxscore evaluate … shares out the images over processes.
+    Exit code 1 if no metric is defined. torchrun --nproc-per-node 4 -m boxscore evaluate … shares
+    the images over four processes.
     """
     with processes() as is_first, one_line():
         from rich.console import Console
@@ -153,6 +161,8 @@ def evaluate(annotations: Path, predictions: Path, **options: Any) -> None:
             predictions,
             masks=options["masks"],
             max_detections=options["max_detections"],
+            ignore_unknown=options["ignore_unknown"],
+            pycocotools_areas=options["pycocotools_areas"],
             destination=_destination(annotations, options),
         )
         if not is_first:
@@ -161,6 +171,8 @@ def evaluate(annotations: Path, predictions: Path, **options: Any) -> None:
             click.echo(json.dumps(as_json(metric, per_class=options["per_class"]), indent=2))
         else:
             show(metric, Console(), per_class=options["per_class"])
+        if not metric.compute():
+            raise SystemExit(1)
 
 
 def _destination(annotations: Path, options: dict[str, Any]) -> Any:

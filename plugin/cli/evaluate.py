@@ -1,4 +1,4 @@
-"""``boxscore evaluate``: COCO's files in, the figures out, to the terminal and to the trackers."""
+"""``boxscore evaluate``: the metrics of COCO's files, in the terminal and in the trackers."""
 
 from __future__ import annotations
 
@@ -18,25 +18,23 @@ from boxscore.identity import Identity
 from boxscore.logger import Logger
 from boxscore.loggers import MLflowLogger, TensorBoardLogger
 from boxscore.run import Run
+from boxscore.warn import Warnings
 
 from .coco_files import Dataset, read
 
-BATCH = 16
-"""Images that are measured at a time."""
-
-LONG = 512
-"""Images from which on a progress bar is shown."""
+BATCH_SIZE = 16
+LONG = 512  # images from which on a progress bar is shown
 
 
 @dataclass(frozen=True)
 class Destination:
-    """Where the figures are logged too, and of what they are.
+    """The trackers to log to, and the model whose predictions are measured.
 
     Attributes:
-        identity: what made the predictions.
+        identity: of the model.
         dataset: the user's name for the data.
-        log_dir: TensorBoard's folder; None turns it off.
-        tracking_uri: MLflow's; None turns it off.
+        log_dir: TensorBoard's folder; ``None`` turns it off.
+        tracking_uri: MLflow's; ``None`` turns it off.
         step: optimizer steps of the model.
     """
 
@@ -53,28 +51,41 @@ def evaluate(
     *,
     masks: bool = False,
     max_detections: int = 100,
+    ignore_unknown: bool = False,
+    pycocotools_areas: bool = False,
     destination: Destination | None = None,
 ) -> DetectionMetrics:
     """Measure the results in ``predictions`` against ``annotations``.
 
-    Several processes, each of which calls it, share out the images: the first one's metric then
-    holds all of them, and it alone logs; the others' hold their shares.
+    Several processes share the images if each calls it: the metric of rank 0 then holds all of
+    them, that of another rank its share. Rank 0 logs.
 
     Args:
         annotations: COCO's ``instances`` file.
         predictions: COCO's results file.
         masks: whether to measure masks as well as boxes.
-        max_detections: how many detections per image and class count.
-        destination: where to log the figures, if anywhere.
+        max_detections: the number of detections per image and class that count.
+        ignore_unknown: whether results of unknown categories are dropped, or an error.
+        pycocotools_areas: whether the detections' areas are those of pycocotools.
+        destination: the trackers to log to, if any.
 
     Raises:
         ValueError: in one line that names the entry that is wrong.
         OSError: for a file that cannot be read.
     """
-    data = distributed.unanimous(lambda: read(annotations, predictions, masks=masks))
+    options = {"ignore_unknown": ignore_unknown, "pycocotools_areas": pycocotools_areas}
+    data = distributed.unanimous(lambda: read(annotations, predictions, masks=masks, **options))
     if not data.sizes:
         raise ValueError(f"{annotations.name} holds no image")
-    metric = DetectionMetrics(data.classes, masks=masks, max_detections=max_detections)
+    metric = DetectionMetrics(
+        data.classes,
+        masks=masks,
+        max_detections=max_detections,
+        unknown="ignore" if ignore_unknown else "error",
+        areas="given" if pycocotools_areas else "region",
+    )
+    for remark in data.remarks if distributed.rank() == 0 else ():
+        Warnings().warn_once("files", remark)
     if destination is None:
         distributed.unanimous(lambda: _feed(data, metric.update))
         for share in distributed.to_first(metric)[1:]:
@@ -95,8 +106,8 @@ def evaluate(
 
 
 def show(metric: DetectionMetrics, console: Console, *, per_class: bool) -> None:
-    """Print the figures as tables."""
-    table = Table("figure", "value")
+    """Print the metrics as tables."""
+    table = Table("metric", "value")
     for name, value in metric.compute().items():
         table.add_row(name, f"{value:.4f}")
     console.print(table)
@@ -105,9 +116,9 @@ def show(metric: DetectionMetrics, console: Console, *, per_class: bool) -> None
 
 
 def as_json(metric: DetectionMetrics, *, per_class: bool) -> dict[str, Any]:
-    """The figures by catalogue name, with those of each class under ``per_class``."""
-    figures: dict[str, Any] = dict(metric.compute())
-    return figures | {"per_class": metric.per_class()} if per_class else figures
+    """The metrics by catalogue name, with those of each class under ``per_class``."""
+    metrics: dict[str, Any] = dict(metric.compute())
+    return metrics | {"per_class": metric.per_class()} if per_class else metrics
 
 
 def _class_table(rows: Mapping[str, Mapping[str, float]]) -> Table:
@@ -119,7 +130,7 @@ def _class_table(rows: Mapping[str, Mapping[str, float]]) -> Table:
 
 
 def _loggers(destination: Destination) -> list[Logger]:
-    """Those that were asked for; MLflow without a spool, as no training is kept waiting."""
+    """The loggers of a destination; MLflow without a spool, since no training waits for it."""
     loggers: list[Logger] = []
     if destination.log_dir is not None:
         loggers.append(TensorBoardLogger(destination.log_dir))
@@ -129,10 +140,10 @@ def _loggers(destination: Destination) -> list[Logger]:
 
 
 def _feed(data: Dataset, update: Callable[[Any, Any], None]) -> None:
-    """Give ``update`` this process's share of the images, batch by batch."""
+    """Call ``update`` with this process's share of the images, batch by batch."""
     shown = Console(stderr=True)
-    few = min(BATCH, math.ceil(len(data.sizes) / distributed.size()))
-    batches = list(data.batches(few))[distributed.rank() :: distributed.size()]
+    batch_size = min(BATCH_SIZE, math.ceil(len(data.sizes) / distributed.size()))
+    batches = list(data.batches(batch_size))[distributed.rank() :: distributed.size()]
     silent = len(data.sizes) < LONG or not shown.is_terminal or distributed.rank() > 0
-    for found, truth in track(batches, "evaluating", console=shown, transient=True, disable=silent):
-        update(found, truth)
+    for batch in track(batches, "evaluating", console=shown, transient=True, disable=silent):
+        update(*batch)

@@ -1,282 +1,348 @@
-"""A batch as a trainer hands it over, read into columns and checked as a whole.
+"""A batch of predictions and targets, read into columns and checked as a whole.
 
-Predictions and targets come as one dict per image, in torchvision's convention. Sixteen images
-hold some hundred small tensors: they are joined before they are looked at, so that a check costs
-one comparison per batch and a GPU is asked once per field. Only where something is wrong is the
-culprit searched for, and named with its image, field and value.
+Predictions and targets are dicts in torchvision's convention, one per image. Their small tensors
+are concatenated before they are read, so that a check is one comparison per batch and a field is
+one copy from the GPU. Only after a check fails is the image searched for that the error names.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from boxscore.warn import Warnings
+
+from .inputs import (
+    UNREADABLE,
+    Array,
+    Dicts,
+    ImageId,
+    as_array,
+    image_name,
+    image_size,
+    no_dict,
+)
 from .matching import Bools, Floats, Indices
 
-Array = NDArray[Any]
-ImageId = int | str | None
+_LACKING = -1e300  # stands for the area of an object that has none
+_PLAIN = {"Tensor", "ndarray", "list", "tuple"}  # types that name no box format
+_SUSPICIOUS = 10  # predicted boxes in [0, 1]: fewer are a warning, so many are an error
 
 
 @dataclass(frozen=True, slots=True)
-class Detections:
-    """The predictions of a batch, one row each, image by image as they came.
+class Objects:
+    """The predictions or the targets of a batch, one row per object, in the order of the images.
 
     Attributes:
-        image: the image's place in the batch.
-        label: the class's place among the classes, by ascending label.
-        box: x, y, width, height in pixels, shape (4, rows); none where not asked for.
-        score: float32, or float64 where float32 would lose something.
+        image: the image's index in the batch.
+        label: the class's index among the classes by ascending label; -1 where it is ignored.
+        box: x, y, width, height in pixels, shape (4, rows); (4, 0) where boxes are not measured.
+        score: of predictions; float32, or float64 where float32 would lose digits.
+        crowd: of targets, whether the object is a crowd region.
+        area: in square pixels; ``None`` where no image gives areas, NaN where an object has none.
     """
 
     image: Indices
     label: Indices
     box: Floats
     score: Array
-
-
-@dataclass(frozen=True, slots=True)
-class Truths:
-    """The ground truth of a batch, one row each, image by image as it came.
-
-    Attributes:
-        image, label, box: as in `Detections`.
-        crowd: whether it is a crowd region.
-        area: in pixels; ``None`` where no target of the batch gives it, NaN where one does not.
-    """
-
-    image: Indices
-    label: Indices
-    box: Floats
     crowd: Bools
     area: Floats | None
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Some images: their dicts as they came, and what was read of them."""
+    """Some images: their dicts, and the columns read from them."""
 
     ids: list[ImageId]
-    predictions: Sequence[Mapping[str, Any]]
-    targets: Sequence[Mapping[str, Any]]
-    detections: Detections
-    truths: Truths
+    predictions: Dicts
+    targets: Dicts
+    detections: Objects
+    truths: Objects
 
 
-def as_array(value: Any) -> Array:
-    """``value`` in NumPy: a tensor from any device, bfloat16 as float32; an array; a list."""
-    if not hasattr(value, "detach"):  # no tensor
-        return np.asarray(value)
-    try:
-        return np.asarray(value.numpy(force=True))
-    except TypeError:  # NumPy has no bfloat16
-        return np.asarray(value.float().numpy(force=True))
+@dataclass(slots=True)
+class Reader:
+    """Reads batches into columns.
 
-
-def image_name(image_id: ImageId, place: int) -> str:
-    """How an error speaks of an image."""
-    return f"image at place {place} of the batch" if image_id is None else f"image {image_id!r}"
-
-
-def image_ids(targets: Sequence[Mapping[str, Any]]) -> list[ImageId]:
-    """Each target's ``image_id`` as an integer or a string, ``None`` where it has none.
-
-    Raises:
-        ValueError: if an id is something else.
-    """
-    ids = []
-    for place, target in enumerate(targets):
-        given = target.get("image_id")
-        value: Any = given
-        if hasattr(value, "item") and np.size(as_array(value)) == 1:
-            value = value.item()
-        if isinstance(value, bool) or not isinstance(value, int | str | None):
-            raise ValueError(
-                f"{image_name(None, place)}, target image_id: {given!r} is neither an integer "
-                "nor a string"
-            )
-        ids.append(value)
-    return ids
-
-
-def read_batch(
-    predictions: Sequence[Mapping[str, Any]],
-    targets: Sequence[Mapping[str, Any]],
-    ids: list[ImageId],
-    labels: Indices,
-    *,
-    boxes: bool,
-) -> Batch:
-    """Read all but the masks.
-
-    Args:
-        predictions: with ``scores``, ``labels`` and ``boxes`` or ``boxes_xywh``.
-        targets: with ``labels`` and boxes likewise, perhaps ``iscrowd`` and ``area``.
-        ids: of the images.
+    Attributes:
         labels: of the classes, ascending.
-        boxes: whether boxes are wanted.
-
-    Raises:
-        ValueError: naming image, field and value.
+        boxes: whether to read boxes.
+        ignore_unknown: whether predictions of other labels are ignored, or else an error.
+        detection_areas: whether to read ``area`` of the predictions.
+        in_pixels: which of ``prediction`` and ``target`` had a box outside [0, 1].
     """
-    detections = _detections(_Side("prediction", predictions, ids), labels, boxes=boxes)
-    truths = _truths(_Side("target", targets, ids), labels, boxes=boxes)
-    return Batch(ids, predictions, targets, detections, truths)
 
+    labels: Indices
+    boxes: bool
+    ignore_unknown: bool
+    detection_areas: bool
+    in_pixels: set[str] = field(default_factory=set)
 
-def _detections(side: _Side, labels: Indices, *, boxes: bool) -> Detections:
-    score = side.column("scores")
-    side.check("scores", ~np.isfinite(score), score, "is not finite")
-    if score.dtype.kind != "f" or score.dtype.itemsize > 4:
-        score = _compact(score.astype(np.float64))
-    return Detections(
-        side.images(),
-        side.classes(labels),
-        side.boxes() if boxes else np.zeros((4, 0)),
-        score.astype(np.float32) if score.dtype.itemsize < 4 else score,
-    )
+    def read(
+        self, predictions: Dicts, targets: Dicts, ids: list[ImageId], warnings: Warnings
+    ) -> Batch:
+        """Read all but the masks.
 
+        Args:
+            predictions: one dict per image.
+            targets: one dict per image.
+            ids: of the images.
+            warnings: for suspicious input.
 
-def _truths(side: _Side, labels: Indices, *, boxes: bool) -> Truths:
-    crowd = side.optional("iscrowd", 0)
-    area = side.optional("area", np.nan)
-    if area is not None:
-        area = area.astype(np.float64)
-        wrong = ~((area >= 0) & (area < np.inf)) & ~side.lacks("area")
-        side.check("area", wrong, area, "is not a finite number of 0 or more")
-    return Truths(
-        side.images(),
-        side.classes(labels),
-        side.boxes() if boxes else np.zeros((4, 0)),
-        np.zeros(sum(side.counts), bool) if crowd is None else crowd != 0,
-        area,
-    )
+        Raises:
+            ValueError: naming image, field and value.
+        """
+        sides = _Side("prediction", predictions, ids), _Side("target", targets, ids)
+        detections, truths = (self._objects(side, warnings) for side in sides)
+        for side in sides if self.boxes else ():
+            side.check_canvas(targets)
+        return Batch(ids, predictions, targets, detections, truths)
 
+    def _objects(self, side: _Side, warnings: Warnings) -> Objects:
+        predicted = side.word == "prediction"
+        label = side.classes(self.labels, ignore_unknown=predicted and self.ignore_unknown)
+        box = side.boxes() if self.boxes else np.zeros((4, 0))
+        if side.word not in self.in_pixels and box.size:
+            self._check_scale(side, box, warnings)
+        crowd = None if predicted else side.optional("iscrowd", 0)
+        return Objects(
+            side.images(),
+            label,
+            box,
+            side.scores() if predicted else np.zeros(0),
+            np.zeros(len(label), bool) if crowd is None else crowd != 0,
+            side.areas() if self.detection_areas or not predicted else None,
+        )
 
-def _compact(score: Floats) -> Array:
-    """Scores in float32 where nothing is lost by it, so that the state is half as large."""
-    with np.errstate(over="ignore"):
-        single = score.astype(np.float32)
-    return single if (single == score).all() else score
+    def _check_scale(self, side: _Side, box: Floats, warnings: Warnings) -> None:
+        """Refuse normalised boxes: none so far leaves [0, 1], and some have an area inside."""
+        if box.min() < 0 or box.max() > 1 or (box[:2] + box[2:]).max() > 1:
+            self.in_pixels.add(side.word)
+            return
+        inside = np.logical_and.reduce(box[2:] > 0) & np.logical_or.reduce(box % 1 != 0)
+        problem = (
+            "lies in [0, 1], as all boxes so far: they look normalised, but must be in pixels of "
+            "the original image"
+        )
+        try:
+            side.check("boxes", inside, box.T, problem)
+        except ValueError as error:
+            if side.word == "target" or np.count_nonzero(inside) >= _SUSPICIOUS:
+                raise
+            warnings.warn_once("normalised boxes", str(error))
 
 
 class _Side:
-    """The predictions or the targets of a batch, and how to speak of them."""
+    """The predictions or the targets of a batch; its errors name image and field."""
 
-    def __init__(
-        self, word: str, dicts: Sequence[Mapping[str, Any]], ids: Sequence[ImageId]
-    ) -> None:
-        self._word, self._dicts, self._ids = word, dicts, ids
-        self.counts = self._lengths("labels", self._values("labels"))
+    def __init__(self, word: str, dicts: Dicts, ids: Sequence[ImageId]) -> None:
+        self.word, self._ids = word, ids
+        self._ignored: Bools | None = None
+        self._dicts, self._has_canvas = dicts, False
+        for place, one in enumerate(dicts):
+            if not hasattr(one, "get"):
+                raise no_dict(one, word, ids[place], place)
+        self._counts = self._lengths("labels", self._values("labels"))
 
     def images(self) -> Indices:
-        """The place in the batch of each row's image."""
-        return np.repeat(np.arange(len(self.counts)), self.counts)
+        """The index in the batch of each row's image."""
+        return np.repeat(np.arange(len(self._counts)), self._counts)
 
-    def classes(self, labels: Indices) -> Indices:
-        """Each row's place among the ascending ``labels``."""
-        given = self.column("labels")
+    def classes(self, labels: Indices, *, ignore_unknown: bool) -> Indices:
+        """Each row's index among the ascending ``labels``, -1 for an unknown label."""
+        given = self._column("labels")
         if given.size and given.dtype.kind not in "iu":
             kinds = [as_array(value).dtype.kind in "iu" for value in self._values("labels")]
-            wrong = ~np.repeat(kinds, self.counts)
-            self.check("labels", wrong, given, "is not an integer")
+            self.check("labels", ~np.repeat(kinds, self._counts), given, "is not an integer")
         place = _places(labels, given)
-        self.check("labels", place < 0, given, "is no label among the classes")
+        if ignore_unknown:
+            self._ignored = place < 0
+        hint = '; DetectionMetrics(…, unknown="ignore") drops such predictions'
+        problem = "is no label among the classes" + hint * (self.word == "prediction")
+        self.check("labels", place < 0, given, problem)
         return place
 
-    def optional(self, field: str, default: float) -> Array | None:
-        """One number per row, ``default`` in images that lack it; ``None`` where all lack it."""
-        values = [one.get(field) for one in self._dicts]
-        lacking = [place for place, value in enumerate(values) if value is None]
-        if len(lacking) == len(values):
+    def scores(self) -> Array:
+        """Each row's score."""
+        score = self._column("scores")
+        self.check("scores", ~np.isfinite(score), score, "is not finite")
+        if self._ignored is not None:
+            score = np.where(self._ignored, 0, score)
+        if score.dtype.kind == "f" and score.dtype.itemsize <= 4:
+            return score.astype(np.float32, copy=False)
+        score = score.astype(np.float64, copy=False)
+        with np.errstate(over="ignore"):
+            single = score.astype(np.float32)
+        return single if (single == score).all() else score
+
+    def optional(self, name: str, default: float) -> Array | None:
+        """One number per row, or ``default``; ``None`` where all images lack the field.
+
+        An image without the field, or with ``None``, lacks it; in a list ``None`` is one object.
+        """
+        values = [one.get(name) for one in self._dicts]
+        if not any(value is not None for value in values):
             return None
-        for place in lacking:
-            values[place] = np.full(self.counts[place], default)
-        return self.column(field, values)
+        for place, value in enumerate(values):
+            if value is None:
+                values[place] = np.full(self._counts[place], default)
+            elif isinstance(value, (list, tuple)):
+                values[place] = [default if one is None else one for one in value]
+        return self._column(name, values)
 
-    def lacks(self, field: str) -> Bools:
-        """Whether each row's image lacks a field."""
-        return np.repeat([one.get(field) is None for one in self._dicts], self.counts)
-
-    def column(self, field: str, values: list[Any] | None = None) -> Array:
-        """One number per row."""
-        values = self._values(field) if values is None else values
-        self._same_length(field, values)
-        arrays = _arrays(values)
-        if any(array.ndim != 1 or array.dtype.kind not in "biuf" for array in arrays):
-            each = [as_array(value) for value in values]
-            wrong = [array.ndim != 1 or array.dtype.kind not in "biuf" for array in each]
-            raise self._error(wrong.index(True), field, "must be one number per object")
-        return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
+    def areas(self) -> Floats | None:
+        """Each row's area, NaN where it is lacking."""
+        area = self.optional("area", _LACKING)
+        if area is None:
+            return None
+        area = area.astype(np.float64, copy=False)
+        wrong = ~((area >= 0) & (area < np.inf))
+        if wrong.any():
+            lacking = area == _LACKING
+            self.check("area", wrong & ~lacking, area, "is not a finite number of 0 or more")
+            area[lacking] = np.nan
+        return area
 
     def boxes(self) -> Floats:
-        """All boxes as x, y, width, height, shape (4, rows)."""
-        corners = not any("boxes_xywh" in one for one in self._dicts)
-        field = "boxes" if corners else "boxes_xywh"  # the one or the other in all of a batch
-        values = self._values(field)
-        self._same_length(field, values)
-        arrays = _arrays(values)
-        if any(array.size and array.shape[1:] != (4,) for array in arrays):
-            shapes = [as_array(value).shape for value in values]
-            place = next(at for at, shape in enumerate(shapes) if shape[1:] != (4,))
-            raise self._error(place, field, f"has shape {shapes[place]}, not (n, 4)")
-        sized = [_sized(array, corners) for array in arrays]
+        """Each row's box as x, y, width, height, shape (4, rows)."""
+        names = ["boxes_xywh" if "boxes_xywh" in one else "boxes" for one in self._dicts]
+        values = self._values(*names)
+        forms = ["XYXY"]
+        if "boxes_xywh" in names or not {one.__name__ for one in {*map(type, values)}} <= _PLAIN:
+            forms = [
+                self._format(place, *pair)
+                for place, pair in enumerate(zip(names, values, strict=True))
+            ]
+        arrays = self._arrays(names, values, (4,))
+        if len({*forms}) > 1:
+            arrays = [as_array(value) for value in values]
+        else:
+            forms = forms[:1] * len(arrays)
+        sized = [_sized(array, form) for array, form in zip(arrays, forms, strict=True)]
         boxes = np.concatenate(sized, axis=1) if len(sized) > 1 else sized[0]
+        if self._ignored is not None:
+            boxes[:, self._ignored] = 0
         if not (np.isfinite(boxes).all() and (boxes[2:] >= 0).all()):
             given = np.concatenate([as_array(value).reshape(-1, 4) for value in values])
-            wrong: Bools = np.logical_or.reduce(~np.isfinite(boxes), axis=0)
-            self.check(field, wrong, given, "is not finite")
-            wrong = np.logical_or.reduce(boxes[2:] < 0, axis=0)
-            problem = "has x2 < x1 or y2 < y1" if corners else "has a width or height below 0"
-            self.check(field, wrong, given, problem)
+            infinite = np.logical_or.reduce(~np.isfinite(boxes))
+            self.check(names, infinite, given, "is not finite")
+            problem = "has x2 < x1 or y2 < y1: a width or height below 0"
+            self.check(names, np.logical_or.reduce(boxes[2:] < 0), given, problem)
         return boxes
 
-    def check(self, field: str, wrong: Bools, values: Array, problem: str) -> None:
+    def _format(self, place: int, field_name: str, value: Any) -> str:
+        """The format of a value: its field's, or the one that ``tv_tensors.BoundingBoxes`` name."""
+        if field_name == "boxes_xywh":
+            return "XYWH"
+        self._has_canvas |= hasattr(value, "canvas_size")
+        given = getattr(value, "format", "XYXY")
+        name = str(getattr(given, "name", given)).upper()
+        if name not in ("XYXY", "XYWH", "CXCYWH"):
+            raise self._error(place, "boxes", f"has format {name}, not XYXY, XYWH or CXCYWH")
+        return name
+
+    def check_canvas(self, targets: Dicts) -> None:
+        """Raise if boxes name another image size than the target does."""
+        for place, one in enumerate(self._dicts if self._has_canvas else ()):
+            canvas = getattr(one.get("boxes"), "canvas_size", None)
+            if canvas is None:
+                continue
+            size = image_size(targets[place], "orig_size")
+            if size not in (None, tuple(canvas)):
+                problem = f"has canvas_size {tuple(canvas)}, but the target's image is {size}"
+                hint = "give boxes in pixels of the original image"
+                raise self._error(place, "boxes", f"{problem}; {hint}")
+
+    def check(self, name: str | list[str], wrong: Bools, values: Array, problem: str) -> None:
         """Raise for the first row that is wrong, if any."""
+        if self._ignored is not None:
+            wrong = wrong & ~self._ignored
         if not wrong.any():
             return
         row = int(np.argmax(wrong))
-        place = int(np.searchsorted(np.cumsum(self.counts), row, "right"))
-        within = row - sum(self.counts[:place])
-        raise self._error(place, field, f"entry {within}, {values[row].tolist()!r}, {problem}")
+        place = int(np.searchsorted(np.cumsum(self._counts), row, "right"))
+        within = row - sum(self._counts[:place])
+        raise self._error(place, name, f"entry {within}, {values[row].tolist()!r}, {problem}")
 
-    def _values(self, field: str) -> list[Any]:
-        values = [one.get(field) for one in self._dicts]
+    def _column(self, name: str, values: list[Any] | None = None) -> Array:
+        """One number per row."""
+        arrays = self._arrays(name, self._values(name) if values is None else values, ())
+        column = np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
+        return column if column.dtype.isnative else column.astype(column.dtype.newbyteorder("="))
+
+    def _values(self, *names: str) -> list[Any]:
+        """A field's value in each image, or the field of each image."""
+        names = names * len(self._dicts) if len(names) == 1 else names
+        values = [one.get(name) for one, name in zip(self._dicts, names, strict=True)]
         for place, value in enumerate(values):
             if value is None:
-                raise self._error(place, field, "is missing")
+                given = [self._dicts[place].get(one) for one in ("labels", "boxes", "masks")]
+                some = any(np.size(as_array(one)) for one in given if one is not None)
+                if some or (self.word == "prediction" and given[0] is None):
+                    raise self._error(place, names[place], "is missing")
+                values[place] = ()  # an image without objects
         return values
 
-    def _lengths(self, field: str, values: Sequence[Any]) -> list[int]:
+    def _lengths(self, name: str | list[str], values: Sequence[Any]) -> list[int]:
         try:
-            return [value.shape[0] for value in values]
+            return [0 if 0 in value.shape else value.shape[0] for value in values]
         except (AttributeError, IndexError):  # lists, or no sequence at all
-            pass
+            lengths = []
+        for place, value in enumerate(values):
+            try:
+                lengths.append(0 if np.size(as_array(value[:1])) == 0 else len(value))
+            except TypeError:
+                problem = f"must have one entry per object, not be a {type(value).__name__}"
+                raise self._error(place, name, problem) from None
+        return lengths
+
+    def _arrays(self, name: str | list[str], values: list[Any], shape: tuple[int, ...]) -> Any:
+        """The values in NumPy, at least one array; each entry is a number or of ``shape``."""
         try:
-            return [len(value) for value in values]
-        except TypeError:
-            place = [as_array(value).ndim for value in values].index(0)
-            raise self._error(place, field, "must have one entry per object") from None
+            fast = [value.shape[0] for value in values]
+        except (AttributeError, IndexError):  # lists, or no sequence at all
+            fast = []
+        if fast != self._counts and (lengths := self._lengths(name, values)) != self._counts:
+            place = next(p for p, count in enumerate(self._counts) if lengths[p] != count)
+            problem = f"has {lengths[place]} entries for {self._counts[place]} labels"
+            raise self._error(place, name, problem)
+        try:
+            arrays = _joined(values)
+            if all(_fits(array, shape) for array in arrays):
+                return arrays
+        except UNREADABLE:
+            pass  # the image is searched for
+        for place, value in enumerate(values):
+            problem = (
+                "must be numbers of shape (n, 4)" if shape else "must be one number per object"
+            )
+            try:
+                array = as_array(value)
+                found = "" if _fits(array, shape) else f"{array.dtype} of shape {array.shape}"
+            except UNREADABLE:
+                found = f"a {type(value).__name__} of something else"
+            if found:
+                raise self._error(place, name, f"{problem}, not {found}")
+        raise AssertionError("unreachable")
 
-    def _same_length(self, field: str, values: Sequence[Any]) -> None:
-        lengths = self._lengths(field, values)
-        if lengths != self.counts:
-            pairs = list(zip(lengths, self.counts, strict=True))
-            place = next(at for at, (length, count) in enumerate(pairs) if length != count)
-            length, count = pairs[place]
-            raise self._error(place, field, f"has {length} entries for {count} labels")
+    def _error(self, place: int, name: str | list[str], problem: str) -> ValueError:
+        name = name if isinstance(name, str) else name[place]
+        image = image_name(self._ids[place], place)
+        return ValueError(f"{image}, {self.word} {name}: {problem}")
 
-    def _error(self, place: int, field: str, problem: str) -> ValueError:
-        name = image_name(self._ids[place], place)
-        return ValueError(f"{name}, {self._word} {field}: {problem}")
+
+def _fits(array: Array, shape: tuple[int, ...]) -> bool:
+    kinds = "iuf" if shape else "biuf"
+    return not array.size or (array.shape[1:] == shape and array.dtype.kind in kinds)
 
 
 def _places(labels: Indices, given: Array) -> Indices:
-    """Each one's place among the ascending ``labels``, -1 where it is none of them."""
+    """Each one's index among the ascending ``labels``, -1 where it is none of them."""
     if labels[-1] < 1 << 16:  # a table is faster than a search
         table = np.full(labels[-1] + 3, -1)
         table[labels + 1] = np.arange(len(labels))
@@ -285,28 +351,30 @@ def _places(labels: Indices, given: Array) -> Indices:
     return np.where(labels[place] == given, place, -1)
 
 
-def _arrays(values: list[Any]) -> list[Array]:
-    """The values in NumPy, one at least; as a single array where they are tensors of one type."""
+def _joined(values: list[Any]) -> list[Array]:
+    """The values in NumPy, at least one; as a single array where they are tensors of one type."""
     types = {getattr(value, "dtype", None) for value in values}
-    torch = sys.modules.get("torch")  # whoever passes tensors has imported it
+    torch = sys.modules.get("torch")  # tensors exist only after its import
     if torch and len(types) == 1 and isinstance(types.pop(), torch.dtype):
         try:
             return [as_array(torch.cat(values))]
         except RuntimeError:  # of several shapes or devices
             pass
-    # an empty list has no type of its own: what it is joined with decides
+    # an empty list has no type of its own: the others decide
     return [array for array in map(as_array, values) if array.size] or [np.zeros(0)]
 
 
-def _sized(boxes: Array, corners: bool) -> Floats:
+def _sized(boxes: Array, form: str) -> Floats:
     """Boxes as x, y, width, height in float64, shape (4, rows)."""
     if not boxes.size:
         return np.zeros((4, 0))
     if boxes.dtype.kind != "f" or boxes.dtype.itemsize < 4:
         boxes = boxes.astype(np.float32 if boxes.dtype.kind == "f" else np.float64)
     columns = boxes.T.copy()
-    if corners:
-        # in the type given, as torchvision's COCO evaluator does it, and only then in float64
-        with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is told later
+    # in the type given, as torchvision's COCO evaluator does it, and only then in float64
+    with np.errstate(invalid="ignore", over="ignore"):  # a check for finite numbers follows
+        if form == "XYXY":
             columns[2:] -= columns[:2]
+        elif form == "CXCYWH":
+            columns[:2] -= columns[2:] / 2
     return columns.astype(np.float64)

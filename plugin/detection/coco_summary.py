@@ -1,11 +1,10 @@
-"""From a tally to COCO's figures: precision, recall and scores over the classes.
+"""From a match table to COCO's arrays (precision, recall and scores per class) and metrics.
 
-Precision need only be known where recall rises, at the true positives: between two of them it
-falls. There, the detections that count so far are those inside the area range, put right for those
-that matched: one that found an object counts wherever its own area lies, one that found a thing to
-be ignored does not. And it need only be kept where recall reaches one of the 101 recall points.
-Which true positive that is follows from the number of objects alone, so that a table tells it
-(`_needed`).
+Precision is needed only where recall rises, at the true positives: between two of them it falls.
+The detections counted there are those inside the area range, corrected for those that matched: a
+match with an object that counts is counted whatever the detection's own area, a match with an
+ignored object never is. Of these precisions, those at the 101 recall points are kept; the number of
+objects alone determines which true positive that is (`_needed`).
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ from functools import lru_cache
 
 import numpy as np
 
-from .batch import Array
-from .match_table import DETECTION, IMAGE, TRUTH, Tally
+from .inputs import Array
+from .match_table import DETECTION, IMAGE, TRUTH, MatchTable
 from .matching import AREAS, IOU_THRESHOLDS, Bools, Floats, Indices, sort_rows
 
 RECALL_POINTS: Floats = np.linspace(0, 1, 101)
-"""The recalls at which precision is read, COCO's own."""
+"""COCO's recalls, at which precision is read."""
 
 _EPSILON = np.spacing(1)
 _TEN = np.uint16(1023)
@@ -50,12 +49,12 @@ class Arrays:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """The detections of a tally by class, then by falling score.
+    """The detections of a table by class, then by falling score.
 
     Attributes:
         rows: the detections in that order.
-        place: of each detection in that order.
-        start: the first place of each class, and the end: shape (K + 1,).
+        place: the place of each detection in that order.
+        start: the first place of each class, and the end, shape (K + 1,).
     """
 
     rows: Indices
@@ -63,19 +62,19 @@ class Ranking:
     start: Indices
 
 
-def rank(tally: Tally, classes: int) -> Ranking:
-    """Rank a tally's detections; its images are in order."""
-    label = tally.tables[DETECTION]["label"].astype(np.int64)
-    rows = sort_rows(label, tally.tables[DETECTION]["score"])
+def rank(state: MatchTable, classes: int) -> Ranking:
+    """Rank the detections of a table whose images are in order."""
+    label = state.tables[DETECTION]["label"].astype(np.int64)
+    rows = sort_rows(label, state.tables[DETECTION]["score"])
     place = np.empty_like(rows)
     place[rows] = np.arange(len(rows))
     start = np.cumsum([0, *np.bincount(label, minlength=classes)])
     return Ranking(rows, place, start)
 
 
-def count_truths(tally: Tally, kind: str, classes: int) -> Indices:
-    """How many objects count, by area range and class, shape (A, K)."""
-    truths = tally.tables[TRUTH]
+def count_truths(state: MatchTable, kind: str, classes: int) -> Indices:
+    """The number of objects that count, by area range and class, shape (A, K)."""
+    truths = state.tables[TRUTH]
     outside = truths[f"{kind}_outside"]
     return np.stack(
         [
@@ -86,20 +85,20 @@ def count_truths(tally: Tally, kind: str, classes: int) -> Indices:
 
 
 def accumulate(
-    tally: Tally, ranking: Ranking, kind: str, classes: int, limits: Sequence[int]
+    state: MatchTable, ranking: Ranking, kind: str, classes: int, limits: Sequence[int]
 ) -> Arrays:
-    """COCO's arrays of the ``"box"`` or ``"mask"`` matches; the tally's images are in order."""
-    # laid out as they are filled, and seen as COCO lays them out
+    """COCO's arrays of the ``"box"`` or ``"mask"`` matches of a table whose images are in order."""
+    # laid out in the order of filling, and transposed to COCO's order at the end
     precision = np.full((_A, _T, classes, _R), -1.0)
     scores = np.full((_A, _T, classes, _R), -1.0)
     recall = np.full((_A, _T, len(limits), classes), -1.0)
-    detections = tally.tables[DETECTION]
+    detections = state.tables[DETECTION]
     outside = detections[f"{kind}_outside"][ranking.rows]
     top = np.zeros(classes)
     filled = np.flatnonzero(np.diff(ranking.start))
     top[filled] = detections["score"][ranking.rows[ranking.start[filled]]]
-    matches = _Matches.of(tally, ranking, kind, limits)
-    truths = count_truths(tally, kind, classes)
+    matches = _Matches.of(state, ranking, kind, limits)
+    truths = count_truths(state, kind, classes)
     for area in range(_A):
         valid = np.flatnonzero(truths[area])
         precision[area, :, valid] = 0.0
@@ -134,15 +133,15 @@ class _Matches:
     score: Array
     counted: Array
     ignored: Array
-    early: list[Bools]  # for each limit: whether it is within it, in its image and class
+    early: list[Bools]  # per limit: whether the detection is within it, in its image and class
 
     @classmethod
-    def of(cls, tally: Tally, ranking: Ranking, kind: str, limits: Sequence[int]) -> _Matches:
-        table, detections = tally.tables[kind], tally.tables[DETECTION]
-        place = ranking.place[table["row"]]
+    def of(cls, state: MatchTable, ranking: Ranking, kind: str, limits: Sequence[int]) -> _Matches:
+        found, detections = state.tables[kind], state.tables[DETECTION]
+        place = ranking.place[found["row"]]
         order = np.argsort(place)
-        row = table["row"][order].astype(np.int64)
-        sizes = tally.tables[IMAGE]["detections"].astype(np.int64)
+        row = found["row"][order].astype(np.int64)
+        sizes = state.tables[IMAGE]["detections"].astype(np.int64)
         first = np.repeat(_starts(sizes), sizes)[row]  # of its image
         label = detections["label"]
         early = [
@@ -153,21 +152,20 @@ class _Matches:
             place[order],
             label[row].astype(np.int64),
             detections["score"][row],
-            table["counted"][order],
-            table["ignored"][order],
+            found["counted"][order],
+            found["ignored"][order],
             early,
         )
 
 
 class _Range:
-    """The matches that matter in one area range."""
+    """The matches that change a count in one area range."""
 
     def __init__(self, matches: _Matches, ranking: Ranking, inside: Bools, area: int) -> None:
         shift = np.uint64(10 * area)
         counted = (matches.counted >> shift).astype(np.uint16) & _TEN
         ignored = (matches.ignored >> shift).astype(np.uint16) & _TEN
         own = inside[matches.place]
-        # what found something counts wherever it lies itself; what is to be ignored never does
         more, less = np.where(own, 0, counted), np.where(own, ignored, 0)
         self._used = np.flatnonzero(counted | less)
         self._counted, self._more = counted[self._used], more[self._used]
@@ -201,9 +199,9 @@ class _Range:
 class _Hits:
     """The true positives of an area range and a threshold, by class, then by falling score."""
 
-    match: Indices  # their places in the range
+    match: Indices  # their indices among the matches of the range
     label: Indices
-    found: Indices  # how many each class has, shape (K,)
+    found: Indices  # their number per class, shape (K,)
     precision: Floats
 
 
@@ -220,54 +218,50 @@ def _at_recalls(
     at = np.minimum(needed, found)
     at += start - 1
     best = np.maximum.reduceat(hits.precision, at.ravel()).reshape(at.shape)
-    # before what is not reached is cut off: the last true positive may lie beyond the last recall
-    # point that is reached, and still raise it
+    # before the recall points that are not reached become 0: the last true positive may lie beyond
+    # the last point that is reached, and raise it
     best = np.maximum.accumulate(best[:, ::-1], axis=1)[:, ::-1]
     return best * reached, (score[hits.match][at] * reached)[:, 1:]
 
 
 @lru_cache(maxsize=8192)
 def _needed(truths: int) -> Indices:
-    """How many of so many objects must be found for each recall point, at least 1."""
+    """The number of objects to be found for each recall point, at least 1."""
     recall = np.arange(1, truths + 1) / max(truths, 1)
     return np.searchsorted(recall, RECALL_POINTS, "left") + 1
 
 
-def figures(arrays: Arrays) -> dict[str, float]:
-    """COCO's twelve, by name without the kind, as ``COCOeval.summarize`` has them.
+def summarize(arrays: Arrays) -> dict[str, float]:
+    """COCO's twelve metrics, by name without the kind, as in ``COCOeval.summarize``.
 
-    With a detection limit of 10 or less there are fewer recalls.
+    With a detection limit of 10 or less there are fewer recalls. Undefined ones are absent.
     """
-    at = {name: place for place, name in enumerate(AREAS)}
-    cells = {
-        "AP": arrays.precision[..., at["all"]],
-        "AP50": arrays.precision[:1, ..., at["all"]],
-        "AP75": arrays.precision[5:6, ..., at["all"]],
-    }
-    cells |= {f"AP_{area}": arrays.precision[..., at[area]] for area in AREAS[1:]}
-    cells |= {
-        f"AR{limit}": arrays.recall[..., at["all"], place]
-        for place, limit in enumerate(arrays.limits)
-    }
-    cells |= {f"AR_{area}": arrays.recall[..., at[area], -1] for area in AREAS[1:]}
-    means = {name: _mean(values) for name, values in cells.items()}
+    means = {name: _mean(cells) for name, cells in _cells(arrays).items()}
     return {name: mean for name, mean in means.items() if mean is not None}
 
 
-def figures_per_class(arrays: Arrays) -> list[dict[str, float]]:
-    """AP, AP50 and the recall with the greatest limit, of each class; undefined ones absent."""
-    return [
-        {
-            name: mean
-            for name, mean in (
-                ("AP", _mean(arrays.precision[:, :, place, 0])),
-                ("AP50", _mean(arrays.precision[0, :, place, 0])),
-                (f"AR{arrays.limits[-1]}", _mean(arrays.recall[:, place, 0, -1])),
-            )
-            if mean is not None
-        }
-        for place in range(arrays.precision.shape[2])
-    ]
+def summarize_per_class(arrays: Arrays) -> list[dict[str, float]]:
+    """The same metrics of each class alone, by ascending label."""
+    classes = arrays.precision.shape[2]
+    result: list[dict[str, float]] = [{} for _ in range(classes)]
+    for name, cells in _cells(arrays).items():
+        rows = np.ascontiguousarray(np.moveaxis(cells, -1, 0)).reshape(classes, -1)
+        for label in np.flatnonzero(rows[:, 0] > -1).tolist():
+            result[label][name] = float(np.mean(rows[label]))
+    return result
+
+
+def _cells(arrays: Arrays) -> dict[str, Floats]:
+    """The cells whose mean is each metric; classes are the last axis."""
+    precision, recall, every = arrays.precision, arrays.recall, AREAS.index("all")
+    cells = {
+        "AP": precision[..., every],
+        "AP50": precision[:1, ..., every],
+        "AP75": precision[5:6, ..., every],
+    }
+    cells |= {f"AP_{area}": precision[..., place] for place, area in enumerate(AREAS) if place}
+    cells |= {f"AR{limit}": recall[..., every, at] for at, limit in enumerate(arrays.limits)}
+    return cells | {f"AR_{area}": recall[..., at, -1] for at, area in enumerate(AREAS) if at}
 
 
 def _mean(cells: Floats) -> float | None:

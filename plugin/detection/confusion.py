@@ -1,8 +1,8 @@
-"""What was taken for what: detections against objects of any class, and the background.
+"""The confusion matrix: objects by true and predicted class, and the background.
 
-Detections are matched once, whatever their class: the best-scored first, each with the free object
-that it overlaps most, from IoU 0.5 on. Since a lower score never takes an object from a higher one,
-that one matching holds for every confidence, which can be chosen afterwards.
+Detections are matched once, across classes: in the order of their scores, each with the unmatched
+object of the greatest IoU, at least 0.5. A lower score never takes an object from a higher one, so
+that this one matching holds for every confidence.
 """
 
 from __future__ import annotations
@@ -12,23 +12,24 @@ from typing import Self
 
 import numpy as np
 
-from .batch import Array, Truths
-from .match_table import DETECTION, TRUTH, Table, Tally
+from .batch import Objects
+from .inputs import Array
+from .match_table import DETECTION, TRUTH, MatchTable, Table
 from .matching import Floats, Indices, Pairs
 
 BACKGROUND = "background"
-"""The name of the row of what was no object, and of the column of what was not found."""
+"""The name of the row of detections without an object, and of the column of missed objects."""
 
 
-def confuse(pairs: Pairs, iou: Floats, score: Array, truths: Truths, classes: int) -> Table:
+def confuse(pairs: Pairs, iou: Floats, score: Array, truths: Objects, classes: int) -> Table:
     """Match the detections of a batch with objects of any class of their image.
 
     Args:
         pairs: of one image each.
         iou: of each pair.
         score: of each detection.
-        truths: the objects; a crowd region takes what finds no object, and is not used up.
-        classes: how many there are; stands for the class of a crowd region.
+        truths: the objects; any number of detections without another object match a crowd region.
+        classes: the number of classes; stands for the class of a crowd region.
 
     Returns:
         the columns ``row``, of the detections that matched, and ``truth``, their objects' classes.
@@ -63,14 +64,14 @@ class Confusion:
     names: tuple[str, ...]
     _score: Array
     _label: Indices
-    _truth: Indices  # of each detection: a class's place; K background; -1 nothing, a crowd
-    _objects: Indices  # how many there are of each class
+    _truth: Indices  # of each detection's object: the class's index; K background; -1 a crowd
+    _objects: Indices  # their number per class
 
     @classmethod
-    def of(cls, tally: Tally, kind: str, names: list[str]) -> Self:
-        """Read it off a tally that kept the class-agnostic matches."""
-        detections, truths = tally.tables[DETECTION], tally.tables[TRUTH]
-        table = tally.tables["confusion"]
+    def of(cls, state: MatchTable, kind: str, names: list[str]) -> Self:
+        """The matrix of a state with the class-agnostic matches."""
+        detections, truths = state.tables[DETECTION], state.tables[TRUTH]
+        table = state.tables["confusion"]
         truth = np.full(len(detections["score"]), len(names), np.int64)
         found = table["truth"].astype(np.int64)
         truth[table["row"]] = np.where(found == len(names), -1, found)
@@ -82,12 +83,12 @@ class Confusion:
     def at(self, confidence: float) -> Indices:
         """The matrix of the detections with this confidence or more, shape (K + 1, K + 1).
 
-        Rows are what was there, columns what was predicted, by ascending label and background
-        last. What lies on a crowd region is counted nowhere.
+        Rows are true classes, columns predicted ones, by ascending label and background last.
+        Detections on a crowd region do not count.
         """
         size = len(self.names)
-        sure = (self._score >= confidence) & (self._truth >= 0)
-        cells = self._truth[sure] * size + self._label[sure]
+        kept = (self._score >= confidence) & (self._truth >= 0)
+        cells = self._truth[kept] * size + self._label[kept]
         matrix = np.bincount(cells, minlength=size * size).reshape(size, size)
         matrix[:-1, -1] = self._objects - matrix[:-1].sum(axis=1)
         return matrix

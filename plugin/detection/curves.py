@@ -1,4 +1,4 @@
-"""Curves and operating points, read off what the figures are made of, with no second matching."""
+"""Precision-recall curves and the best F1, from the state and without matching again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .coco_summary import RECALL_POINTS, Arrays, Ranking, count_truths
-from .match_table import DETECTION, Tally
+from .match_table import DETECTION, MatchTable
 from .matching import IOU_THRESHOLDS, Bools, Floats, Indices
 
 
@@ -78,7 +78,7 @@ def curves(arrays: Arrays, names: Sequence[str], iou: float) -> Curves:
 
 
 def best_f1s(
-    tally: Tally, ranking: Ranking, kind: str, names: Sequence[str], iou: float
+    state: MatchTable, ranking: Ranking, kind: str, names: Sequence[str], iou: float
 ) -> BestF1s:
     """The best confidence per class, and the one that is best for all classes' counts together.
 
@@ -86,16 +86,16 @@ def best_f1s(
         ValueError: if ``iou`` is none of COCO's thresholds.
     """
     at = threshold(iou)
-    hit, counts = _outcomes(tally, kind, at)
-    score = tally.tables[DETECTION]["score"]
-    truths = count_truths(tally, kind, len(names))[0]
+    hit, counts = _outcomes(state, kind, at)
+    score = state.tables[DETECTION]["score"]
+    truths = count_truths(state, kind, len(names))[0]
     per_class = {}
     for place in np.flatnonzero(truths).tolist():
         rows = ranking.rows[ranking.start[place] : ranking.start[place + 1]]
         best = _best(score[rows], hit[rows], counts[rows], int(truths[place]))
         if best:
             per_class[names[place]] = best
-    counted = np.isin(tally.tables[DETECTION]["label"], np.flatnonzero(truths))
+    counted = np.isin(state.tables[DETECTION]["label"], np.flatnonzero(truths))
     rows = np.flatnonzero(counted)[np.argsort(-score[counted], kind="stable")]
     return BestF1s(_best(score[rows], hit[rows], counts[rows], int(truths.sum())), per_class)
 
@@ -112,10 +112,10 @@ def threshold(iou: float) -> int:
     return int(near[0])
 
 
-def _outcomes(tally: Tally, kind: str, at: int) -> tuple[Bools, Bools]:
+def _outcomes(state: MatchTable, kind: str, at: int) -> tuple[Bools, Bools]:
     """Of each detection at a threshold, any size: whether it found an object, whether it counts."""
-    outside = tally.tables[DETECTION][f"{kind}_outside"]
-    table = tally.tables[kind]
+    outside = state.tables[DETECTION][f"{kind}_outside"]
+    table = state.tables[kind]
     bit = np.uint64(at)
     hit, counts = np.zeros(len(outside), bool), outside & 1 == 0
     found = (table["counted"] >> bit & np.uint64(1)).astype(bool)

@@ -1,4 +1,4 @@
-"""The masks of a batch, image by image: read, measured, and let go before the next image comes."""
+"""The masks of a batch: read, compared and freed image by image."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .batch import Batch, as_array, image_name
+from .batch import Batch
+from .inputs import image_name, image_size
 from .masks import (
     Masks,
     Packed,
@@ -34,7 +35,7 @@ def measure_masks(
         pairs: places among ``rows`` and among the ground truth, image by image.
         batch: whose dicts hold ``masks``.
         rows: the detections that count, image by image.
-        patches: keeps ground truth that was made ready.
+        patches: keeps ground-truth masks for the next evaluation.
 
     Raises:
         ValueError: naming image, field and value.
@@ -69,8 +70,9 @@ def _read(
     prediction: Mapping[str, Any], target: Mapping[str, Any], counts: tuple[int, int]
 ) -> tuple[Masks, Masks]:
     """One image's masks, of the prediction and of the target."""
-    seen = _side("prediction", prediction, counts[0], None)
-    return seen, _side("target", target, counts[1], seen.size or _image_size(target))
+    found = _side("prediction", prediction, counts[0], None)
+    size = found.size or image_size(target, "orig_size", "size")
+    return found, _side("target", target, counts[1], size)
 
 
 def _side(word: str, one: Mapping[str, Any], count: int, size: Size | None) -> Masks:
@@ -78,7 +80,9 @@ def _side(word: str, one: Mapping[str, Any], count: int, size: Size | None) -> M
     try:
         if value is None and count:
             raise ValueError("is missing, and masks=True wants it")
-        masks = _sized([] if value is None else value, size)
+        if value is None or (hasattr(value, "shape") and 0 in value.shape and value.ndim < 3):
+            value = []  # no masks, of no known size
+        masks = read_masks(value, size)
         if len(masks) != count:
             raise ValueError(f"has {len(masks)} entries for {count} labels")
     except (ValueError, TypeError) as error:
@@ -86,27 +90,13 @@ def _side(word: str, one: Mapping[str, Any], count: int, size: Size | None) -> M
     return masks
 
 
-def _sized(value: Any, size: Size | None) -> Masks:
-    if hasattr(value, "shape") and 0 in value.shape and len(value.shape) < 3:
-        value = []  # no masks, as a tensor that does not tell their size
-    return read_masks(value, size)
-
-
-def _image_size(target: Mapping[str, Any]) -> Size | None:
-    for field in ("orig_size", "size"):
-        if target.get(field) is not None:
-            height, width = (int(side) for side in as_array(target[field]))
-            return height, width
-    return None
-
-
 def _measure(
     pairs: Pairs, masks: tuple[Masks, Masks], rows: Indices, crowd: Bools, patches: Patches
 ) -> tuple[Pairs, Floats, Indices, Indices]:
     """One image's pairs, IoU and areas; ``rows`` are the detections that count."""
-    seen, given = masks
-    if isinstance(seen, Pixels):
-        packed = pack(seen)
+    found, given = masks
+    if isinstance(found, Pixels):
+        packed = pack(found)
         packed = Packed(packed.words[rows], packed.area[rows])
         ready = patches.of(given)
         truth_area = np.array(
@@ -114,9 +104,9 @@ def _measure(
         )
         return *packed_overlaps(pairs, packed, ready, truth_area, crowd), packed.area, truth_area
     if not len(pairs.truth):
-        return pairs, np.zeros(0), seen.area[rows], areas(given)
+        return pairs, np.zeros(0), found.area[rows], areas(given)
     runs = as_runs(given)
-    chosen = Runs([seen.rles[row] for row in rows.tolist()], seen.size, seen.area[rows])
+    chosen = Runs([found.rles[row] for row in rows.tolist()], found.size, found.area[rows])
     return *run_overlaps(pairs, chosen, runs, crowd), chosen.area, runs.area
 
 

@@ -1,13 +1,13 @@
-"""Instance masks in every form that they come in, and how much two of them share.
+"""Instance masks in every form, and their overlaps.
 
-A model gives dense masks: they are packed to one bit per pixel, and what two share is an AND and a
-count of ones, far cheaper than encoding them first. Files hold COCO's run-length encoding (RLE) or
-polygons: those stay runs, and pycocotools counts what they share. Ground truth takes the form of
-the predictions that it meets. Either way whole pixels are counted, so that the IoU is the same to
-the last bit.
+Dense masks, as a model gives them, are packed to one bit per pixel; an intersection is then an AND
+and a count of ones, far cheaper than encoding the masks. COCO's run-length encoding (RLE) and
+polygons, as files have them, stay runs, and pycocotools intersects them. Ground truth takes the
+form of the predictions that it is compared with. Both ways count whole pixels, so that the IoU is
+the same to the last bit.
 
-One image is looked at at a time, since a hundred dense masks are large; of an object only the rows
-of the image that it touches.
+Masks are read one image at a time, since a hundred dense ones are large; of an object only the rows
+of the image that it touches are kept.
 """
 
 from __future__ import annotations
@@ -20,13 +20,16 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco
 
-from .batch import Array, as_array
+from .inputs import UNREADABLE, Array, as_array
 from .matching import Bools, Floats, Indices, Pairs, Words
 
 Size = tuple[int, int]
 """Height and width, in pixels."""
 
-_BLOCK = 16  # masks packed at once: what lies between is small
+_BLOCK = 16  # masks packed at once, to save memory
+_MOST_PIXELS = 2**32  # of an image: pycocotools counts runs in 32 bits
+_SLACK = 0.01  # of probabilities in half precision
+_FARTHEST = 1e6  # pixels, of a polygon's coordinate
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +45,11 @@ class Pixels:
 
 @dataclass(frozen=True, slots=True)
 class Runs:
-    """Masks of one image as compressed RLE; checked, since a broken one can hang pycocotools.
+    """Masks of one image as compressed RLE, checked by `run_areas`.
 
     Attributes:
-        rles: as pycocotools takes them.
-        size: ``None`` if there is no mask to tell it.
+        rles: in pycocotools' form.
+        size: ``None`` if there is no mask.
         area: in pixels.
     """
 
@@ -62,11 +65,11 @@ Masks = Pixels | Runs
 
 
 class BrokenRLE(ValueError):
-    """An RLE that is cut off or not of the size that it names; ``entry`` is its place."""
+    """An RLE that is cut off or does not fill its size; ``entry`` is its place."""
 
     def __init__(self, entry: int) -> None:
         self.entry = entry
-        self.problem = "the RLE is cut off, or not of the size that it names"
+        self.problem = "the RLE is cut off, or its counts do not fill its size"
         super().__init__(f"entry {entry}: {self.problem}")
 
 
@@ -74,14 +77,14 @@ def read_masks(value: Any, size: Size | None) -> Masks:
     """Read one image's masks.
 
     Args:
-        value: a tensor or array of shape (n, h, w) or (n, 1, h, w), bool, integer, or float with
-            0.5 as the threshold; or a sequence with, for each object, an RLE (a dict with ``size``
-            and ``counts``, compressed or not), a list of polygons (``[[x1, y1, x2, y2, …], …]``)
-            or an array (h, w).
-        size: the image's, which polygons need and others are compared with.
+        value: a tensor or array of shape (n, h, w) or (n, 1, h, w), bool, of two integers, or of
+            probabilities with 0.5 as the threshold; or a sequence with, for each object, an RLE (a
+            dict with ``size`` and ``counts``, compressed or not), a list of polygons
+            (``[[x1, y1, x2, y2, …], …]``) or an array (h, w).
+        size: the image's, which polygons need and which other masks must have.
 
     Raises:
-        ValueError: saying what is wrong.
+        ValueError: if they are none of these, or of another size.
     """
     if hasattr(value, "shape") or (len(value) and all(hasattr(one, "shape") for one in value)):
         masks: Masks = _pixels(value)
@@ -116,10 +119,10 @@ def _runs(value: Sequence[Any], size: Size | None) -> Runs:
 
 
 def to_rle(mask: Any, size: Size | None) -> dict[str, Any]:
-    """One mask as compressed RLE; whether its counts are sound, `run_areas` tells.
+    """One mask as compressed RLE; `run_areas` checks its counts.
 
     Raises:
-        ValueError: saying what is wrong.
+        ValueError: if it is no mask in a form of `read_masks`.
     """
     if hasattr(mask, "shape"):
         return dict(coco.encode(np.asfortranarray(_binary(mask) != 0, np.uint8)))
@@ -128,9 +131,9 @@ def to_rle(mask: Any, size: Size | None) -> dict[str, Any]:
     try:
         height, width = (int(side) for side in mask["size"])
         counts = mask["counts"]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, *UNREADABLE):
         raise ValueError("an RLE needs 'size', two integers, and 'counts'") from None
-    if height < 0 or width < 0:
+    if height < 1 or width < 1 or height * width >= _MOST_PIXELS:
         raise ValueError(f"an RLE of size {(height, width)}")
     if isinstance(counts, str):
         counts = counts.encode("ascii", "replace")
@@ -143,22 +146,44 @@ def to_rle(mask: Any, size: Size | None) -> dict[str, Any]:
     return {"size": [height, width], "counts": counts}
 
 
-def _from_polygons(polygons: Any, size: Size | None) -> dict[str, Any]:
+def _from_polygons(value: Any, size: Size | None) -> dict[str, Any]:
     if size is None:
         raise ValueError("a polygon needs the image's size: give orig_size, (height, width)")
-    read = [[float(number) for number in polygon] for polygon in polygons]
-    if not read or any(len(polygon) < 6 or len(polygon) % 2 for polygon in read):
+    if size[0] * size[1] >= _MOST_PIXELS:
+        raise ValueError(f"an image of size {size}")
+    try:
+        polygons = _polygons(value)
+    except UNREADABLE:
+        form = "an RLE {'size': …, 'counts': …} or a list of polygons [[x1, y1, x2, y2, …], …]"
+        raise ValueError(f"must be {form}") from None
+    if not polygons or any(len(one) < 6 or len(one) % 2 for one in polygons):
         raise ValueError("a polygon needs three points or more, [x1, y1, x2, y2, …]")
-    if not all(math.isfinite(number) for polygon in read for number in polygon):
-        raise ValueError("a polygon's coordinate is not finite")
-    return dict(coco.merge(coco.frPyObjects(read, *size)))
+    if not all(abs(number) < _FARTHEST for polygon in polygons for number in polygon):
+        raise ValueError("a polygon's coordinate is not finite, or far outside of any image")
+    return dict(coco.merge(coco.frPyObjects(polygons, *size)))
+
+
+def _polygons(value: Sequence[Any]) -> list[list[float]]:
+    """COCO's ``[[x1, y1, …], …]``; also one flat polygon, and polygons of points ``[x, y]``."""
+
+    def is_point(one: Any) -> bool:
+        return len(one) == 2 and not isinstance(one[0], Sequence)
+
+    if len(value) and (not isinstance(value[0], Sequence) or all(map(is_point, value))):
+        value = [value]
+    return [
+        [float(n) for one in polygon for n in (one if isinstance(one, Sequence) else [one])]
+        for polygon in value
+    ]
 
 
 def run_areas(rles: Sequence[Mapping[str, Any]]) -> Indices:
     """The area of each compressed RLE.
 
+    pycocotools hangs on a broken one (`test_no_broken_rle_reaches_pycocotools`).
+
     Raises:
-        BrokenRLE: for the first whose counts are cut off, or no counts of its size.
+        BrokenRLE: for the first whose counts are cut off, or do not fill its size.
     """
     if not rles:
         return np.zeros(0, np.int64)
@@ -171,10 +196,10 @@ def run_areas(rles: Sequence[Mapping[str, Any]]) -> Indices:
 
 
 def _runs_of(rles: Sequence[Mapping[str, Any]]) -> tuple[Indices, Indices]:
-    """The runs of compressed RLEs, of 0 and of 1 by turns, and where each one's begin.
+    """The runs of compressed RLEs, alternately of 0 and of 1.
 
-    Counts are written in groups of five bits, the sixth saying that more follow, and from the
-    fourth on as the difference to the count before last (pycocotools' ``rleFrString``).
+    A count is written in groups of five bits, the sixth bit set if another group follows, and from
+    the fourth count on as the difference to the one before the last (``rleFrString``).
 
     Returns:
         lengths, shape (rows, 2), and the first row of each RLE.
@@ -184,7 +209,7 @@ def _runs_of(rles: Sequence[Mapping[str, Any]]) -> tuple[Indices, Indices]:
     ends = np.cumsum(lengths)
     whole = lengths > 0
     whole[whole] = np.maximum.reduceat(code, (ends - lengths)[whole]) < 64
-    whole[whole] &= code[ends[whole] - 1] < 32  # nothing more is to follow
+    whole[whole] &= code[ends[whole] - 1] < 32  # no group is to follow
     _refuse(~whole)
 
     last = np.flatnonzero(code < 32)
@@ -205,18 +230,18 @@ def _runs_of(rles: Sequence[Mapping[str, Any]]) -> tuple[Indices, Indices]:
     place = np.arange(len(value)) + np.repeat(2 * first - (np.cumsum(amount) - amount), amount)
     steps = np.zeros(2 * int(rows.sum()), np.int64)
     steps[place] = value
-    steps[2 * first] = 0  # the first count stands alone
+    steps[2 * first] = 0  # the first count is no difference
     pairs = steps.reshape(-1, 2)
     runs = np.cumsum(pairs, axis=0)
     runs -= np.repeat((runs - pairs)[first], rows, axis=0)
     runs[first, 0] = value[np.cumsum(amount) - amount]
-    runs[(first + rows - 1)[amount % 2 == 1], 1] = 0  # there is none
+    runs[(first + rows - 1)[amount % 2 == 1], 1] = 0  # a run that does not exist
     _refuse(np.minimum.reduceat(runs, first, axis=0).min(axis=1) < 0)
     return runs, first
 
 
 def decode(rle: Mapping[str, Any]) -> Array:
-    """The pixels of an RLE, which runs down the columns."""
+    """The pixels of an RLE, shape (height, width); its runs go down the columns."""
     counts = _runs_of([rle])[0].ravel()
     height, width = rle["size"]
     return np.repeat(np.arange(len(counts), dtype=np.uint8) & 1, counts).reshape(width, height).T
@@ -237,17 +262,17 @@ class Packed:
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """The rows of the image that one object touches, as in `Packed` from word ``start`` on."""
+    """The rows of the image that one object touches: words of `Packed` from ``start`` on."""
 
     start: int
     words: Words
 
 
 class Patches:
-    """Objects made ready to meet dense masks; those that came as RLE are kept for the next time."""
+    """Objects as patches; those of RLEs are kept for the next evaluation."""
 
     def __init__(self, limit: int = 64 * 2**20) -> None:
-        """Keep up to ``limit`` bytes; the first come stay."""
+        """Keep up to ``limit`` bytes, the first ones."""
         self._kept: dict[tuple[int, int, bytes], Patch] = {}
         self._room = limit
 
@@ -268,20 +293,37 @@ class Patches:
 
 
 def _binary(values: Any) -> Array:
-    """Masks in NumPy, whatever is not 0 being set: floats and the like by the threshold."""
-    if str(values.dtype).rpartition(".")[2] not in ("bool", "uint8"):
-        real = "float" in str(values.dtype) and math.prod(values.shape) > 0
-        if real and math.isnan(float(values.max())):
-            raise ValueError("a mask holds NaN")
-        values = values > 0.5  # on the values' own device
+    """Masks in NumPy, not 0 where they are set.
+
+    Raises:
+        ValueError: for numbers that are neither probabilities nor two values of which one is 0.
+    """
+    kind = str(values.dtype).rpartition(".")[2]
+    if kind != "bool" and math.prod(values.shape):
+        low, high = float(values.min()), float(values.max())
+        is_soft = "float" in kind and low >= -_SLACK and high <= 1 + _SLACK
+        if not (is_soft or 0 <= low <= high <= 1 or _has_two_values(as_array(values))):
+            wrong = low if low < 0 or math.isnan(low) else high
+            raise ValueError(
+                f"a mask holds {wrong:g}: give bool masks, or probabilities from 0 to 1; the mask "
+                "of logits is logits > 0"
+            )
+        if kind != "uint8":
+            values = values > 0.5  # on the values' own device
     return as_array(values).view(np.uint8)
+
+
+def _has_two_values(values: Array) -> bool:
+    """Whether each mask holds 0 and at most one other value, above it, such as 255."""
+    top = values.max(axis=(-2, -1), keepdims=True)
+    return bool(top.min() >= 0 and ((values == 0) | (values == top)).all())
 
 
 def pack(masks: Pixels) -> Packed:
     """Pack dense masks.
 
     Raises:
-        ValueError: if a value is NaN.
+        ValueError: see `_binary`.
     """
     height, width = masks.size
     pixels = height * width
@@ -324,7 +366,10 @@ def as_runs(masks: Masks) -> Runs:
 def packed_overlaps(
     pairs: Pairs, detections: Packed, truths: Sequence[Patch], truth_area: Indices, crowd: Bools
 ) -> tuple[Pairs, Floats]:
-    """The pairs whose IoU may be 0.5 or more, and it; with a crowd, the share of the detection."""
+    """The pairs whose IoU may be 0.5 or more, and their IoU.
+
+    With a crowd region that is the intersection over the detection's own area.
+    """
     least = np.minimum(detections.area[pairs.detection], truth_area[pairs.truth])
     pairs = _promising(pairs, least, detections.area, truth_area, crowd)
     shared = np.empty(len(pairs.truth), np.int64)
@@ -342,7 +387,7 @@ def packed_overlaps(
 def run_overlaps(
     pairs: Pairs, detections: Runs, truths: Runs, crowd: Bools
 ) -> tuple[Pairs, Floats]:
-    """Likewise, for masks that are RLE."""
+    """The same for RLE."""
     if not len(pairs.truth):
         return pairs, np.zeros(0)
     box, truth_box = coco.toBbox(detections.rles).T, coco.toBbox(truths.rles).T
@@ -367,7 +412,7 @@ def run_overlaps(
 def _promising(
     pairs: Pairs, most: Array, area: Indices, truth_area: Indices, crowd: Bools
 ) -> Pairs:
-    """The pairs that can reach IoU 0.5 if they share as much as ``most``."""
+    """The pairs that reach IoU 0.5 if their intersection is ``most``."""
     own = area[pairs.detection]
     union = np.where(crowd[pairs.truth], own, own + truth_area[pairs.truth] - most)
     keep = np.flatnonzero((most > 0) & (2 * most >= union))

@@ -1,12 +1,12 @@
-"""What an evaluated set of images leaves behind: small, exact, and mergeable image by image.
+"""The state of an evaluated set: small, exact, and mergeable image by image.
 
-A detection leaves its score, its class and the area ranges that it is not in: six bytes. The tenth
-of them that matched leaves two words more (see `matching`). Ground truth leaves its class and the
-area ranges that it does not count in. Nothing else is needed for every figure and curve, so that
-sets merge, images repeat or drop out, and detectors are compared, without matching again.
+A detection keeps its score, its class and the area ranges in which it does not lie: six bytes. The
+tenth of them that match keep two more words (see `matching`). An object keeps its class and the
+area ranges in which it does not count, an image the digests of its ground truth. Every metric and
+curve is computed from these, without matching again.
 
-The rows of an image lie together, by class and then by falling score; the images lie in the order
-of their ids, which decides between equal scores as it does in pycocotools.
+The rows of an image are contiguous, by class and then by falling score. The images are in the order
+of their ids, which decides between equal scores as in pycocotools.
 """
 
 from __future__ import annotations
@@ -16,26 +16,27 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .batch import Array, ImageId
+from .inputs import Array, ImageId
 from .matching import Indices
 
 Table = dict[str, Array]
 
 IMAGE, DETECTION, TRUTH = "image", "detection", "truth"
-"""The tables that are complete; every other table is sparse and points at detections by ``row``."""
+"""The tables with all rows; every other table is sparse, its ``row`` an index of detections."""
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class MatchTable:
     """Tables of columns; the rows of one table have one length.
 
     Attributes:
         ids: of the images.
-        tables: ``image``: how many ``detections`` and ``truths`` each has. ``detection``:
-            ``score``, ``label`` (the class's place) and, for each kind of region,
-            ``box_outside`` or ``mask_outside`` (area bits). ``truth``: ``label`` and likewise.
-            ``box`` and ``mask``: the matches, ``row``, ``counted``, ``ignored``. ``confusion``:
-            the class-agnostic matches, ``row`` and ``truth`` (the place of the object's class).
+        tables: ``image``: the number of ``detections`` and ``truths``, of ``ignored`` predictions,
+            and what `truth_digests` gives. ``detection``: ``score``, ``label`` (the class's index)
+            and, for each kind of region, ``box_outside`` or ``mask_outside`` (area bits).
+            ``truth``: ``label`` and likewise. ``box`` and ``mask``: the matches, ``row``,
+            ``counted``, ``ignored``. ``confusion``: the class-agnostic matches, ``row`` and
+            ``truth`` (the index of the object's class).
     """
 
     ids: list[ImageId]
@@ -44,11 +45,9 @@ class Tally:
     @property
     def nbytes(self) -> int:
         """The size of the columns, in bytes, with eight bytes for each id."""
-        return 8 * len(self.ids) + sum(
-            column.nbytes for table in self.tables.values() for column in table.values()
-        )
+        return 8 * len(self.ids) + sum(column.nbytes for column in self.columns().values())
 
-    def take(self, images: Sequence[int] | Indices) -> Tally:
+    def take(self, images: Sequence[int] | Indices) -> MatchTable:
         """The images at these places, in this order, each at most once."""
         places = np.asarray(images, np.int64)
         counts = self.tables[IMAGE]
@@ -67,7 +66,7 @@ class Tally:
             row = new[self.tables[name]["row"]]
             kept = {column: values[row >= 0] for column, values in self.tables[name].items()}
             tables[name] = kept | {"row": row[row >= 0].astype(np.uint32)}
-        return Tally([self.ids[place] for place in places.tolist()], tables)
+        return MatchTable([self.ids[place] for place in places.tolist()], tables)
 
     def columns(self) -> dict[str, Array]:
         """The columns as ``table.column``."""
@@ -78,8 +77,8 @@ class Tally:
         }
 
     @classmethod
-    def of(cls, ids: list[ImageId], columns: Mapping[str, Array], like: Tally) -> Tally:
-        """Put together what `columns` took apart, in the shape of ``like``.
+    def of(cls, ids: list[ImageId], columns: Mapping[str, Array], like: MatchTable) -> MatchTable:
+        """The table with these `columns`, with the tables of ``like``.
 
         Raises:
             KeyError: if a column is missing.
@@ -101,40 +100,49 @@ class Tally:
                 if values.shape != (length,) or values.dtype.kind != kind:
                     raise ValueError(f"the column {name}.{column} does not fit")
             if "row" in table and table["row"].size and table["row"].max() >= rows[DETECTION]:
-                raise ValueError(f"{name} points at detections that are not there")
+                raise ValueError(f"{name}.row is the index of a detection that does not exist")
         return cls(ids, tables)
 
-    def in_order(self) -> Tally:
-        """By ascending image id: numbers, then texts, then images without one as they came."""
-        order = sorted(range(len(self.ids)), key=lambda place: _order(self.ids[place]))
+    def in_order(self) -> MatchTable:
+        """By ascending image id: numbers, then texts, then images without an id as they came.
+
+        Texts of digits are numbers, unless all ids are texts. Images of one id are ordered by their
+        ground truth, so that the order of merging has no effect.
+        """
+        are_texts = all(isinstance(one, str) for one in self.ids if one is not None)
+        content = self.tables[IMAGE]["content_with_boxes"].tolist()
+
+        def key(place: int) -> tuple[int, int, str, int]:
+            image_id = self.ids[place]
+            if image_id is None:
+                return 2, 0, "", 0
+            if isinstance(image_id, int) or (not are_texts and _is_number(image_id)):
+                return 0, int(image_id), "", content[place]
+            return 1, 0, image_id, content[place]
+
+        order = sorted(range(len(self.ids)), key=key)
         return self if order == list(range(len(order))) else self.take(order)
 
 
-def joined(tallies: Sequence[Tally]) -> Tally:
+def joined(tables: Sequence[MatchTable]) -> MatchTable:
     """The images of all of them, one after the other."""
-    if len(tallies) == 1:
-        return tallies[0]
-    sizes = [len(tally.tables[DETECTION]["score"]) for tally in tallies]
+    if len(tables) == 1:
+        return tables[0]
+    sizes = [len(one.tables[DETECTION]["score"]) for one in tables]
     starts = np.cumsum([0, *sizes[:-1]], dtype=np.uint32)
-    tables: dict[str, Table] = {}
-    for name, table in tallies[0].tables.items():
-        tables[name] = {
-            column: np.concatenate([tally.tables[name][column] for tally in tallies])
-            for column in table
+    whole: dict[str, Table] = {}
+    for name, table in tables[0].tables.items():
+        whole[name] = {
+            column: np.concatenate([one.tables[name][column] for one in tables]) for column in table
         }
         if "row" in table:
-            lengths = [len(tally.tables[name]["row"]) for tally in tallies]
-            tables[name]["row"] += np.repeat(starts, lengths)
-    return Tally([image_id for tally in tallies for image_id in tally.ids], tables)
+            lengths = [len(one.tables[name]["row"]) for one in tables]
+            whole[name]["row"] += np.repeat(starts, lengths)
+    return MatchTable([image_id for one in tables for image_id in one.ids], whole)
 
 
-def _order(image_id: ImageId) -> tuple[int, int, str]:
-    match image_id:
-        case int():
-            return 0, image_id, ""
-        case str():
-            return 1, 0, image_id
-    return 2, 0, ""
+def _is_number(image_id: str) -> bool:
+    return len(image_id) < 19 and image_id.isdecimal() and str(int(image_id)) == image_id
 
 
 def _rows(counts: Array, places: Indices) -> Indices:

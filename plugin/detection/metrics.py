@@ -1,77 +1,74 @@
-"""COCO's figures for boxes and instance masks, from batches as they come.
+"""COCO's metrics of boxes and instance masks, from batches.
 
-Each batch is matched when it arrives and shrinks to a kilobyte per image (see `tally`); the figures
-are then worked out of that, at any time. The numbers are those of pycocotools, cell for cell and
-bit for bit, with four differences, each of which mends something there:
+Each batch is matched by `DetectionMetrics.update` and reduced to a kilobyte per image (see
+`match_table`), from which `compute` works out the metrics at any time. They equal those of
+pycocotools, cell for cell and bit for bit, with five differences:
 
-* Ground truth needs no ids of its own, and id 0 is as good as any (there it counts as a miss).
-* No detection at all is a result like any other (there it is an IndexError).
-* With another ``max_detections`` than 100, AP is measured with it (there it is -1), and the third
+* Ground truth needs no ids of its own, and id 0 is a good id (pycocotools: a miss).
+* No detection at all is a valid result (pycocotools: an IndexError).
+* With another ``max_detections`` than 100, AP is measured with it (pycocotools: -1), and the third
   recall is named by it.
-* What is undefined, since no object counts, is absent (there it is -1).
+* What is undefined, because no object counts, is absent (pycocotools: -1).
+* A detection's area is that of its own region, the mask's for masks, as COCO's server, detectron2
+  and mmdetection have it (pycocotools: the box's, where results hold both). ``areas="given"`` uses
+  the predictions' ``area``.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 
-from boxscore.fingerprint import Fingerprint, detection_content
+from boxscore.fingerprint import Fingerprint
 from boxscore.metric import NO_CLASS, Classes, class_names
+from boxscore.warn import Warnings
 
-from .batch import Batch, Detections, ImageId, Truths, read_batch
-from .batch import image_ids as read_ids
-from .coco_summary import Arrays, Ranking, accumulate, figures, figures_per_class, rank
-from .confusion import Confusion, confuse
+from .batch import Reader
+from .coco_summary import Arrays, Ranking, accumulate, rank, summarize, summarize_per_class
+from .confusion import Confusion
 from .curves import BestF1s, Curves, best_f1s, curves
-from .mask_pairs import measure_masks
+from .inputs import Dicts, image_name, read_ids
 from .masks import Patches
-from .match_table import DETECTION, IMAGE, TRUTH, Table, Tally, joined
-from .matching import (
-    ALL_AREAS,
-    Floats,
-    Indices,
-    Pairs,
-    box_overlaps,
-    match,
-    outside,
-    pair,
-    sort_rows,
-)
-
-Kind = Literal["box", "mask"]
-Dicts = Sequence[Mapping[str, Any]]
+from .match_batch import Kind, match_batch
+from .match_table import IMAGE, TRUTH, MatchTable, joined
+from .truth_digests import AREA_GIVEN, OFF_LATTICE, name_digests
 
 
 class DetectionMetrics:
-    """The twelve COCO figures of boxes, of masks, or of both, over one set of images.
+    """COCO's twelve metrics of boxes, of masks, or of both, over one set of images.
 
-    Predictions and targets are lists with one dict per image, in torchvision's convention; tensors
-    on any device, arrays or lists:
+    Predictions and targets are sequences with one dict per image, in torchvision's convention;
+    tensors on any device, arrays or lists:
 
     * predictions: ``boxes`` (n, 4), x1, y1, x2, y2 in pixels of the original image; ``scores``
       (n,); ``labels`` (n,); with ``masks=True`` also ``masks`` (see `masks.read_masks`).
     * targets: ``boxes``, ``labels``, ``masks`` likewise; optionally ``iscrowd`` (n,); ``area``
-      (n,) in square pixels, by default that of the box, or for mask figures of the mask;
-      ``image_id``, an integer or a string; ``orig_size``, (height, width), for polygons.
-    * ``boxes_xywh`` instead of ``boxes``, on either side: x, y, width, height in float64, as COCO's
-      files have them. (A difference of rounded corners need not be the width in the file.)
+      (n,) in square pixels, by default that of the box, or for mask metrics of the mask;
+      ``image_id``, an integer or a text; ``orig_size``, (height, width), for polygons. A target
+      without objects needs none of these.
+    * ``boxes_xywh`` instead of ``boxes``, on either side: x, y, width, height in float64, as in
+      COCO's files. (A difference of rounded corners need not be the width in the file.)
+    * ``tv_tensors.BoundingBoxes`` are read in the format that they name.
 
-    An image whose id was seen before counts once, as first seen: samplers that pad repeat images.
-    Without an id every image counts, and equal scores are ordered as the images came; with ids
-    the order is that of the ids, so that merging in any order gives the same bits.
+    An image that repeats (same id, same ground truth) counts once: samplers pad with repeats. One
+    id with two ground truths counts as two images, with a warning. Without ids every image counts,
+    and equal scores are ordered as the images came; with ids the order is that of the ids, so that
+    merging in any order gives the same bits.
+
+    Attributes:
+        kinds: ``box``, ``mask`` or both.
+        warnings: for repeated ids, ignored predictions and undefined metrics.
 
     Example:
         >>> import numpy as np
         >>> metrics = DetectionMetrics({1: "cat", 2: "dog"})
         >>> box = np.array([[10.0, 10.0, 50.0, 50.0]])
-        >>> seen = {"boxes": box, "scores": np.array([0.9]), "labels": np.array([1])}
-        >>> metrics.update([seen], [{"boxes": box, "labels": np.array([1]), "image_id": 7}])
+        >>> found = {"boxes": box, "scores": np.array([0.9]), "labels": np.array([1])}
+        >>> metrics.update([found], [{"boxes": box, "labels": np.array([1]), "image_id": 7}])
         >>> round(metrics.compute()["box_AP"], 6)
         1.0
 
@@ -86,6 +83,8 @@ class DetectionMetrics:
         masks: bool = False,
         max_detections: int = 100,
         confusion: bool = False,
+        unknown: Literal["error", "ignore"] = "error",
+        areas: Literal["region", "given"] = "region",
     ) -> None:
         """Start with no image.
 
@@ -93,36 +92,50 @@ class DetectionMetrics:
             classes: names by label; ``__background__`` and ``N/A`` are no classes.
             boxes: whether to measure boxes.
             masks: whether to measure masks.
-            max_detections: how many detections per image and class count, the best-scored first.
+            max_detections: the number of detections per image and class that count, best first.
             confusion: whether to keep what `confusion_matrix` needs.
+            unknown: whether a prediction with a label outside the classes is an error, or ignored.
+            areas: whether a detection's area is that of its region, or its ``area``.
 
         Raises:
-            ValueError: if the classes are none (see `metric.class_names`), neither boxes nor masks
-                are wanted, or ``max_detections`` is not an integer of 1 or more.
+            ValueError: if there are no classes (see `metric.class_names`), neither boxes nor masks
+                are measured, or an argument is not one of its values.
         """
         self._names = class_names(classes, without=NO_CLASS)
-        self._labels = np.array(list(self._names), np.int64)
         self.kinds: tuple[Kind, ...] = (*(("box",) if boxes else ()), *(("mask",) if masks else ()))
         if not self.kinds:
             raise ValueError("DetectionMetrics measures boxes, masks or both, not neither")
-        if isinstance(max_detections, bool) or not isinstance(max_detections, int):
+        if isinstance(max_detections, bool) or not hasattr(max_detections, "__index__"):
             raise ValueError(f"max_detections must be an integer, not {max_detections!r}")
-        if max_detections < 1:
-            raise ValueError(f"max_detections must be 1 or more, not {max_detections}")
-        self._limits = (*(few for few in (1, 10) if few < max_detections), max_detections)
+        limit = int(max_detections)
+        if limit < 1:
+            raise ValueError(f"max_detections must be 1 or more, not {limit}")
+        for name, value, known in (
+            ("unknown", unknown, ("error", "ignore")),
+            ("areas", areas, ("region", "given")),
+        ):
+            if value not in known:
+                raise ValueError(f"{name}={value!r} is none of {known}")
+        self._limits = (*(fewer for fewer in (1, 10) if fewer < limit), limit)
         self._confusion = confusion
         self._patches = Patches()
+        self.warnings = Warnings()
+        labels = np.array(list(self._names), np.int64)
+        ignoring, given = unknown == "ignore", areas == "given"
+        self._reader = Reader(labels, boxes, ignoring, given)
+        self._name_digests = name_digests(list(self._names.values()))
         self.reset()
 
     @property
     def protocol(self) -> str:
         """What differs from COCO's default, ``""`` or such as ``"max_detections=300"``."""
-        limit = self._limits[-1]
-        return "" if limit == 100 else f"max_detections={limit}"
+        limit, given = self._limits[-1], self._reader.detection_areas
+        parts = [f"max_detections={limit}"] * (limit != 100) + ["areas=given"] * given
+        return " ".join(parts)
 
     @property
     def images(self) -> int:
-        """How many images count."""
+        """The number of images that count."""
         return sum(len(part.ids) for part in self._parts)
 
     @property
@@ -130,89 +143,103 @@ class DetectionMetrics:
         """The size of the state, in bytes."""
         return sum(part.nbytes for part in self._parts)
 
-    def reset(self) -> None:
-        """Forget every image; ground-truth masks that were made ready stay so."""
-        self._parts: list[Tally] = []
-        self.evaluated = Fingerprint()
-        self._objects: Counter[str] = Counter()
-        self._seen: set[ImageId] = set()
-        self._ranking: Ranking | None = None
-        self._arrays: dict[str, Arrays] = {}
+    @property
+    def evaluated(self) -> Fingerprint:
+        """The images that count and their ground truth."""
+        whole = self._whole()
+        columns = whole.tables[IMAGE]
+        facts = int(np.bitwise_or.reduce(columns["facts"], initial=0))
+        return Fingerprint.of_detection(
+            whole.ids,
+            columns["content"].tolist(),
+            columns["content_with_boxes"].tolist(),
+            boxes_count=not facts & OFF_LATTICE,
+            areas_given=bool(facts & AREA_GIVEN),
+        )
 
     def counts(self) -> dict[str, int]:
-        """How many objects each class has, by class name."""
-        return {name: self._objects[name] for name in self._names.values()}
+        """The number of objects by class name."""
+        label = self._whole().tables[TRUTH]["label"]
+        numbers = np.bincount(label, minlength=len(self._names)).tolist()
+        return dict(zip(self._names.values(), numbers, strict=True))
+
+    def reset(self) -> None:
+        """Forget all images, but keep ground-truth masks that were prepared."""
+        self._parts: list[MatchTable] = []
+        self._seen: dict[str, tuple[int, ...]] = {}
+        self._ranking: Ranking | None = None
+        self._arrays: dict[str, Arrays] = {}
+        self._reader.in_pixels.clear()
 
     def update(
         self, predictions: Dicts, targets: Dicts, image_ids: Sequence[Any] | None = None
     ) -> None:
-        """Take in one batch of images.
+        """Add a batch of images.
+
+        Args:
+            predictions: one dict per image.
+            targets: one dict per image.
+            image_ids: of the images whose targets have none, one per image.
 
         Raises:
-            ValueError: naming image, field and value; nothing of the batch is then taken in. If
-                numbers of images or lengths differ, a field is missing, a box, score or area is
-                NaN or infinite, x2 < x1 or y2 < y1, a label is outside the classes, or a mask is
-                of another size or broken.
+            ValueError: naming image, field and value; the state is then unchanged. If numbers of
+                images or lengths differ, a field is missing or no array of numbers, a box, score
+                or area is NaN or infinite, x2 < x1 or y2 < y1, boxes are normalised, a label is
+                outside the classes, or a mask is of another size, broken, or a float outside
+                [0, 1].
         """
         if len(predictions) != len(targets):
             raise ValueError(
                 f"{len(predictions)} predictions for {len(targets)} targets: one each per image"
             )
-        if image_ids is not None:
-            pairs = zip(image_ids, targets, strict=True)
-            targets = [t if "image_id" in t else {**t, "image_id": i} for i, t in pairs]
-        ids = read_ids(targets)
-        fresh = self._unseen(ids)
-        if not fresh:
-            return
-        batch = self._read(
-            [predictions[place] for place in fresh],
-            [targets[place] for place in fresh],
-            [ids[place] for place in fresh],
-        )
-        self._add(self._tally(batch))
-        for place in fresh:
-            self.evaluated.add(
-                targets[place].get("image_id"), detection_content(targets[place], self._names)
-            )
-            self._objects.update(self._names[int(n)] for n in targets[place]["labels"])
+        if len(targets):
+            self._add(self._match(predictions, targets, image_ids))
 
     def merge(self, other: Self) -> None:
-        """Take in all that ``other`` has seen, less what was seen here.
+        """Add the images of ``other``.
 
         Raises:
             ValueError: if it measures other classes, or in another way.
         """
         if other._settings() != self._settings():
             raise ValueError("only metrics of the same classes and settings merge")
-        self.evaluated.merge(other.evaluated)
-        self._objects.update(other._objects)
         for part in list(other._parts):
-            fresh = self._unseen(part.ids)
-            self._add(part if len(fresh) == len(part.ids) else part.take(fresh))
+            self._add(part)
 
     def compute(self) -> dict[str, float]:
-        """The figures by catalogue name, fractions from 0 to 1; what is undefined is absent."""
-        return {
+        """The metrics by catalogue name, fractions from 0 to 1; what is undefined is absent."""
+        metrics = {
             f"{kind}_{name}": value
             for kind in self.kinds
-            for name, value in figures(self.arrays(kind)).items()
+            for name, value in summarize(self.arrays(kind)).items()
         }
+        whole = self._whole()
+        if ignored := int(whole.tables[IMAGE]["ignored"].sum()):
+            text = f"{ignored} predictions with labels outside the classes are ignored"
+            self.warnings.warn_once("ignored", text)
+        if self.images and not metrics:
+            objects = len(whole.tables[TRUTH]["label"])
+            reason = f"all {objects} objects are crowd regions (iscrowd), which do not count"
+            reason = reason if objects else f"the {self.images} images have no objects"
+            self.warnings.warn_once("undefined", f"no detection metric is defined: {reason}")
+        return metrics
 
     def per_class(self) -> dict[str, dict[str, float]]:
-        """AP, AP50 and recall by class name and catalogue name; what is undefined is absent."""
+        """The metrics by class name and catalogue name; what is undefined is absent."""
         result: dict[str, dict[str, float]] = {name: {} for name in self._names.values()}
         for kind in self.kinds:
-            for name, found in zip(result, figures_per_class(self.arrays(kind)), strict=True):
-                result[name] |= {f"{kind}_{figure}": value for figure, value in found.items()}
+            for row, found in zip(
+                result.values(), summarize_per_class(self.arrays(kind)), strict=True
+            ):
+                row |= {f"{kind}_{name}": value for name, value in found.items()}
         return result
 
     def arrays(self, kind: Kind | None = None) -> Arrays:
         """COCO's arrays of ``"box"`` or ``"mask"`` (by default the first that is measured)."""
         kind = self._kind(kind)
         if kind not in self._arrays:
-            tally, ranking = self._ranked()
-            self._arrays[kind] = accumulate(tally, ranking, kind, len(self._names), self._limits)
+            table, ranking = self._ranked()
+            self._arrays[kind] = accumulate(table, ranking, kind, len(self._names), self._limits)
         return self._arrays[kind]
 
     def curves(self, iou: float = 0.5, kind: Kind | None = None) -> Curves:
@@ -224,7 +251,7 @@ class DetectionMetrics:
         return curves(self.arrays(kind), list(self._names.values()), iou)
 
     def best_f1(self, iou: float = 0.5, kind: Kind | None = None) -> BestF1s:
-        """The confidence at which F1 is best, per class and overall.
+        """The confidence of the best F1, per class and overall.
 
         Raises:
             ValueError: if ``iou`` is not one of COCO's ten thresholds.
@@ -233,7 +260,7 @@ class DetectionMetrics:
         return best_f1s(*self._ranked(), kind, list(self._names.values()), iou)
 
     def confusion_matrix(self) -> Confusion:
-        """What was taken for what, for any confidence.
+        """Objects by true and predicted class, for any confidence.
 
         Raises:
             ValueError: unless built with ``confusion=True``.
@@ -265,15 +292,13 @@ class DetectionMetrics:
                 columns = {name: file[name] for name in file.files}
             settings = json.loads(columns.pop("settings").tobytes())
             ids = settings.pop("ids")
-            names = {int(label): name for label, name in settings.pop("classes").items()}
-            metrics = cls(names, **settings)
-            whole = Tally.of(ids, columns, like=metrics._empty())
+            metrics = cls.__new__(cls)
+            metrics.__setstate__({"settings": settings, "whole": None})
+            metrics._add(MatchTable.of(ids, columns, like=metrics._whole()))
         except (KeyError, TypeError, AttributeError, EOFError, ValueError, OSError) as error:
             if isinstance(error, FileNotFoundError):
                 raise
             raise ValueError(f"{path}: no state of DetectionMetrics: {error}") from error
-        if ids:
-            metrics._add(whole)
         return metrics
 
     def __getstate__(self) -> dict[str, Any]:
@@ -283,7 +308,7 @@ class DetectionMetrics:
         settings = dict(state["settings"])
         names = {int(label): name for label, name in settings.pop("classes").items()}
         DetectionMetrics.__init__(self, names, **settings)
-        if state["whole"].ids:
+        if state["whole"] is not None:
             self._add(state["whole"])
 
     def _settings(self) -> dict[str, Any]:
@@ -293,6 +318,8 @@ class DetectionMetrics:
             "masks": "mask" in self.kinds,
             "max_detections": self._limits[-1],
             "confusion": self._confusion,
+            "unknown": "ignore" if self._reader.ignore_unknown else "error",
+            "areas": "given" if self._reader.detection_areas else "region",
         }
 
     def _kind(self, kind: Kind | None) -> Kind:
@@ -302,97 +329,52 @@ class DetectionMetrics:
             raise ValueError(f"kind {kind!r} is not measured; here it is {' or '.join(self.kinds)}")
         return kind
 
-    def _unseen(self, ids: Sequence[ImageId]) -> list[int]:
-        """The places of the images that are new, each id once."""
-        new: dict[Any, int] = {}
-        for place, image_id in enumerate(ids):
-            if image_id is None or image_id not in self._seen:
-                new.setdefault(("no id", place) if image_id is None else image_id, place)
-        return list(new.values())
+    def _add(self, part: MatchTable) -> None:
+        """Add the images of ``part`` that are no repeats."""
+        new, contents = [], part.tables[IMAGE]["content_with_boxes"].tolist()
+        for place, (image_id, content) in enumerate(zip(part.ids, contents, strict=True)):
+            if image_id is not None:
+                known = self._seen.get(str(image_id), ())
+                if content in known:
+                    continue
+                if known:
+                    self.warnings.warn_once(
+                        "image ids",
+                        f"{image_name(image_id, 0)}: several images with different ground truth "
+                        "have this image_id; each counts as an image of its own. Give every image "
+                        "an image_id of its own",
+                    )
+                self._seen[str(image_id)] = (*known, content)
+            new.append(place)
+        if new:
+            self._parts.append(part if len(new) == len(part.ids) else part.take(new))
+            self._ranking = None
+            self._arrays = {}
 
-    def _add(self, part: Tally) -> None:
-        self._parts.append(part)
-        self._seen.update(part.ids)
-        self._ranking = None
-        self._arrays = {}
-
-    def _empty(self) -> Tally:
-        return self._tally(self._read([], [], []))
-
-    def _read(self, predictions: Dicts, targets: Dicts, ids: list[ImageId]) -> Batch:
-        return read_batch(predictions, targets, ids, self._labels, boxes="box" in self.kinds)
-
-    def _whole(self) -> Tally:
-        """All images in one tally, in order."""
+    def _whole(self) -> MatchTable:
+        """All images in one table, in order."""
         if not self._parts:
-            return self._empty()
+            return self._match([], [], None)
         if self._ranking is None:
             self._parts = [joined(self._parts).in_order()]
         return self._parts[0]
 
-    def _ranked(self) -> tuple[Tally, Ranking]:
+    def _ranked(self) -> tuple[MatchTable, Ranking]:
         whole = self._whole()
         if self._ranking is None:
             self._ranking = rank(whole, len(self._names))
         return whole, self._ranking
 
-    def _tally(self, batch: Batch) -> Tally:
-        """Match one batch."""
-        truths, rows = batch.truths, self._best(batch.detections)
-        image, label = batch.detections.image[rows], batch.detections.label[rows]
-        score = batch.detections.score[rows]
-        images, narrow = len(batch.ids), np.min_scalar_type(len(self._names))
-        tables: dict[str, Table] = {
-            IMAGE: {
-                "detections": np.bincount(image, minlength=images).astype(np.uint32),
-                "truths": np.bincount(truths.image, minlength=images).astype(np.uint32),
-            },
-            DETECTION: {"score": score, "label": label.astype(narrow)},
-            TRUTH: {"label": truths.label.astype(narrow)},
-        }
-        for kind in self.kinds:
-            across = self._confusion and kind == self.kinds[0]
-            pairs = self._pairs(image, label, truths, across_classes=across)
-            if kind == "box":
-                found = _measure_boxes(pairs, batch.detections.box[:, rows], truths)
-            else:
-                found = measure_masks(pairs, batch, rows, self._patches)
-            pairs, iou, area, truth_area = found
-            if across:
-                tables["confusion"] = confuse(pairs, iou, score, truths, len(self._names))
-                same = np.flatnonzero(label[pairs.detection] == truths.label[pairs.truth])
-                pairs, iou = Pairs(pairs.detection[same], pairs.truth[same]), iou[same]
-            if truths.area is not None:
-                truth_area = np.where(np.isnan(truths.area), truth_area, truths.area)
-            truth_outside = outside(truth_area)
-            truth_outside[truths.crowd] = ALL_AREAS
-            matches = match(pairs, iou, truth_outside, truths.crowd)
-            tables[DETECTION][f"{kind}_outside"] = outside(area)
-            tables[TRUTH][f"{kind}_outside"] = truth_outside
-            tables[kind] = matches._asdict() | {"row": matches.row.astype(np.uint32)}
-        return Tally(batch.ids, tables)
-
-    def _best(self, detections: Detections) -> Indices:
-        """The rows by image, class and falling score, the best ones of each up to the limit."""
-        limit = self._limits[-1]
-        group = detections.image * len(self._names) + detections.label
-        rows = sort_rows(group, detections.score)
-        group = group[rows]
-        over = group[limit:] == group[:-limit]
-        return np.concatenate([rows[:limit], rows[limit:][~over]]) if over.any() else rows
-
-    def _pairs(
-        self, image: Indices, label: Indices, truths: Truths, *, across_classes: bool
-    ) -> Pairs:
-        if across_classes:
-            return pair(image, truths.image)
-        classes = len(self._names)
-        return pair(image * classes + label, truths.image * classes + truths.label)
-
-
-def _measure_boxes(
-    pairs: Pairs, boxes: Floats, truths: Truths
-) -> tuple[Pairs, Floats, Floats, Floats]:
-    """The pairs that overlap, their IoU, and the areas of detections and ground truth."""
-    overlapping, iou = box_overlaps(pairs, boxes, truths.box, truths.crowd)
-    return overlapping, iou, boxes[2] * boxes[3], truths.box[2] * truths.box[3]
+    def _match(
+        self, predictions: Dicts, targets: Dicts, image_ids: Sequence[Any] | None
+    ) -> MatchTable:
+        ids = read_ids(targets, image_ids)
+        batch = self._reader.read(predictions, targets, ids, self.warnings)
+        return match_batch(
+            batch,
+            self.kinds,
+            self._name_digests,
+            limit=self._limits[-1],
+            confusion=self._confusion,
+            patches=self._patches,
+        )
