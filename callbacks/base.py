@@ -15,13 +15,13 @@ from boxscore.exit_status import ended
 from boxscore.identity.models import Found, network
 from boxscore.identity.wrappers import unwrapped
 from boxscore.logger import Status
-from boxscore.losses import is_torchvision_detector, modes_kept
+from boxscore.losses import criterion_parts, is_torchvision_detector, modes_kept
 from boxscore.names import originals
 from boxscore.warn import Warnings
 
 from .model_info import buffers_of_the_first, dataset_of, inferred, local, splits
 from .options import NEW, Keywords, Options, classes_of, task_of
-from .predict import Predict, measured_on, of_criterion, predictor
+from .predict import Predict, measured_on, predictor
 from .progress import Progress
 from .sharding import images_of, length, random_numbers_kept, share
 
@@ -219,7 +219,7 @@ class Scorekeeper:
     def _named(self, losses: Any) -> dict[str, Any]:
         """``losses`` by name."""
         if self._known_run.task == "semantic-segmentation":
-            losses = of_criterion(losses)
+            losses = criterion_parts(losses)
         return self._numbers(losses)
 
     def _numbers(self, losses: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,10 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from boxscore.evaluation import semantic_losses, valid_pixels
 from boxscore.identity.wrappers import unwrapped
-from boxscore.losses import is_torchvision_detector, test_losses
-from boxscore.losses.parts import MEASURED
+from boxscore.losses import (
+    count_valid,
+    criterion_parts,
+    is_torchvision_detector,
+    semantic_losses,
+    test_losses,
+)
 
 Found = tuple[Mapping[str, Any], Any, Any]
 """Losses by native name, predictions, targets: of one batch."""
@@ -95,10 +99,10 @@ def criterion_losses(
     criterion: Callable[[Any, Any], Any], outputs: Any, targets: Any
 ) -> dict[str, Any]:
     """What ``criterion`` says of each output, weighted as in torchvision's reference training."""
-    losses = of_criterion(criterion(main_output(outputs, targets), targets))
+    losses = criterion_parts(criterion(main_output(outputs, targets), targets))
     if isinstance(outputs, Mapping) and "aux" in outputs:
         auxiliary = criterion(main_output(outputs["aux"], targets), targets)
-        losses["auxiliary"] = AUXILIARY_WEIGHT * sum(of_criterion(auxiliary).values())
+        losses["auxiliary"] = AUXILIARY_WEIGHT * sum(criterion_parts(auxiliary).values())
     return losses
 
 
@@ -120,21 +124,10 @@ def main_output(outputs: Any, targets: Tensor) -> Tensor:
 
 def measured_on(outputs: Any, targets: Any, ignore_index: int | None) -> dict[str, Any]:
     """Focal, cross-entropy and Dice loss of a batch in training; none where no pixel is valid."""
-    if not valid_pixels(targets, ignore_index):
+    if not count_valid(targets, ignore_index):
         return {}
     logits = main_output(outputs, targets).detach()
     return semantic_losses(logits, targets, ignore_index=ignore_index)
-
-
-def of_criterion(losses: Any) -> dict[str, Any]:
-    """What a semantic criterion gave, a scalar or a dict, under names that are parts.
-
-    ``focal``, ``cross_entropy`` and ``dice`` by these very names are measured from logits whatever
-    the criterion is; a criterion's own terms are its parts.
-    """
-    if not isinstance(losses, Mapping):
-        return {"classification": losses}
-    return {f"{name}_loss" if name in MEASURED else name: v for name, v in losses.items()}
 
 
 def predictor(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -11,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from .fingerprint import Fingerprint, detection_content, label_map_content
-from .losses.window import Sums
+from .losses import WeightedSums as Sums
 from .metric import Metric
 
 if TYPE_CHECKING:
@@ -184,10 +183,12 @@ class Evaluation:
         if self.split == "train":  # its losses come from the training steps
             return
         if self._semantic:
+            from .losses import count_valid, semantic_losses
+
             ignore_index: int | None = self.metric.ignore_index  # type: ignore[attr-defined]
             measured = semantic_losses(predictions, targets, ignore_index=ignore_index)
             self._losses.append(
-                ({**(losses or {}), **measured}, valid_pixels(targets, ignore_index))
+                ({**(losses or {}), **measured}, count_valid(targets, ignore_index))
             )
         elif losses:
             self._losses.append((losses, len(targets)))
@@ -248,28 +249,3 @@ def new_metric(task: Task, names: Mapping[int, str], ignore_index: int | None) -
     from .detection import DetectionMetrics
 
     return DetectionMetrics(names, masks=task == "instance-segmentation")
-
-
-def valid_pixels(targets: Any, ignore_index: int | None) -> Any:
-    """How many pixels of ``targets`` (N, H, W) count, on their device."""
-    return math.prod(targets.shape) if ignore_index is None else (targets != ignore_index).sum()
-
-
-def semantic_losses(logits: Any, targets: Any, *, ignore_index: int | None) -> dict[str, Any]:
-    """Focal, cross-entropy and Dice loss of one batch, as scalars on the logits' device.
-
-    Args:
-        logits: (N, C, H, W); C = 1 means two classes through a sigmoid.
-        targets: integers (N, H, W).
-        ignore_index: pixels with it count nowhere.
-    """
-    import torch
-
-    from .losses.semantic import cross_entropy_loss, dice_loss, focal_loss
-
-    with torch.no_grad():
-        return {
-            "focal": focal_loss(logits, targets, ignore_index=ignore_index),
-            "cross_entropy": cross_entropy_loss(logits, targets, ignore_index=ignore_index),
-            "dice": dice_loss(logits, targets, ignore_index=ignore_index),
-        }

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from .losses.parts import Losses
+from .losses import Losses
 from .names import legal
 from .records import Point
 
@@ -22,7 +22,7 @@ def of_losses(losses: Losses, group: str, split: str, step: int) -> list[Point]:
         for name, value in losses.measures.items()
     ] + [
         Point(legal(name), value, step, split, now, f"native {group}")
-        for name, value in losses.natives.items()
+        for name, value in losses.framework.items()
     ]
 
 

@@ -16,9 +16,8 @@ from .catalogue import CATALOGUE, TASKS, Task
 from .exit_status import ended, last_error
 from .identity import Identity
 from .logger import Logger, Resumable, Status
-from .losses.names import unknown
-from .losses.parts import fold
-from .losses.window import Sums, Window
+from .losses import WeightedSums as Sums
+from .losses import Window, fold, unknown
 from .metric import NO_CLASS, Classes, Metric, class_names
 from .names import folder, legal, originals
 from .records import Item, Opening, Point, Tag, unrecorded

@@ -52,7 +52,7 @@ def _add_image(
     counts: Tensor, image: Tensor, truth: Tensor, likely: Any, ignore_index: int | None
 ) -> None:
     pixels = max(1, AT_ONCE // len(image))
-    parts = image.flatten(1).split(pixels, 1), truth.flatten().split(pixels)
+    parts = torch.split(image.flatten(1), pixels, 1), torch.split(truth.flatten(), pixels)
     for part, true in zip(*parts, strict=True):
         _add_pixels(counts, part, true, likely, ignore_index)
 

@@ -46,7 +46,9 @@ def as_pixels(predictions: Any, targets: Any) -> tuple[Tensor, Tensor]:
         )
     if shape[2:] != wanted[1:]:
         if shape[1:3] == wanted[1:]:
-            remedy = "their channels are last: pass them as (N, C, H, W), logits.permute(0, 3, 1, 2)"
+            remedy = (
+                "their channels are last: pass them as (N, C, H, W), logits.permute(0, 3, 1, 2)"
+            )
         else:
             remedy = (
                 "bring the logits to the targets' size: torch.nn.functional.interpolate(logits, "
@@ -64,9 +66,11 @@ def _as_tensor(values: Any, name: str) -> Tensor:
         return values
     try:
         array = np.asarray(values)
-        return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), "CW"))
+        return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} are {type(values).__name__}, no tensor or array: {error}") from None
+        raise ValueError(
+            f"{name} are {type(values).__name__}, no tensor or array: {error}"
+        ) from None
 
 
 def two_channels(logits: Tensor) -> Tensor:
@@ -95,10 +99,10 @@ def label_range(labels: Tensor, ignore_index: int | None) -> Tensor:
 
 
 def value_range(values: Tensor) -> Tensor:
-    """Of each image (N, C, H, W) as float32 (N, 3): lowest and highest value, and the largest
-    distance from 1 of a pixel's sum over the channels (0 for one channel).
+    """Of each image: its lowest and highest value, and the worst sum over the channels, (N, 3).
 
-    The last is infinite, and not measured, where the values lie outside [0, 1] anyway.
+    The last is the largest distance of a pixel's sum from 1: 0 for one channel, and infinite,
+    without being measured, where the values lie outside [0, 1] anyway.
     """
     low, high = values.amin((1, 2, 3)).float(), values.amax((1, 2, 3)).float()
     far = torch.zeros_like(low)

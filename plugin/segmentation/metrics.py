@@ -30,7 +30,7 @@ from .inputs import (
     value_range,
     waits,
 )
-from .readings import as_probabilities, tabulate, warn_of_ignored, warn_of_predictions
+from .readings import PIXELS, as_probabilities, tabulate, warn_of_ignored, warn_of_predictions
 from .thresholds import PER_256, THRESHOLDS
 
 
@@ -243,8 +243,9 @@ class SegmentationMetrics:
         classes, steps = len(self.classes), len(THRESHOLDS)
         confusion, own, every = np.split(counts.cpu().numpy(), [classes, classes + steps], axis=1)
         warn_of_predictions(self.warnings, seen, self.classes)
-        pixels = confusion.sum(1)
-        warn_of_ignored(self.warnings, seen, pixels, self.classes, self.ignore_index)
+        ignored = 1 - confusion.sum() / max(1, seen[:, PIXELS].sum())
+        left = confusion.sum(1).nonzero()[0]
+        warn_of_ignored(self.warnings, ignored, left, self.classes, self.ignore_index)
         return confusion.copy(), own, every
 
     def _curves(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -344,7 +345,7 @@ class SegmentationMetrics:
 
     def __getstate__(self) -> dict[str, Any]:
         self._settle()
-        counts = zlib.compress(self._counts.cpu().numpy(), 1)
+        counts = zlib.compress(self._counts.cpu().numpy().tobytes(), 1)
         own = {"_counts": counts, "_change": self._change.cpu(), "_seen": self._seen.cpu()}
         return {**vars(self), **own}
 

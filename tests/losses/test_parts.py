@@ -25,10 +25,10 @@ def test_total_is_the_sum_of_the_parts_always(
         assert measures["total"] == sum(parts)
 
 
-def test_what_folds_is_kept_under_its_native_name() -> None:
+def test_what_folds_is_kept_under_its_framework_name() -> None:
     losses = fold({"cls_loss": 1.0, "box_loss": 2.0, "dfl_loss": 3.0}, task="detection")
     assert losses.measures == {"classification": 1.0, "localization": 5.0, "total": 6.0}
-    assert losses.natives == {"box_loss": 2.0, "dfl_loss": 3.0}
+    assert losses.framework == {"box_loss": 2.0, "dfl_loss": 3.0}
 
 
 def test_what_the_objective_holds_beyond_the_parts_is_other() -> None:

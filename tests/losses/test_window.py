@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from boxscore.losses.window import FULL, Sums, Window
+from boxscore.losses.window import FULL, WeightedSums, Window
 
 
 def test_the_mean_of_every_name_over_the_steps_that_had_it() -> None:
@@ -70,7 +70,7 @@ def test_sums_of_several_processes_and_of_an_earlier_life() -> None:
     for number, window in enumerate(windows):
         for step in range(3 + number):
             window.add({"a": float(step), **({"b": math.nan} if number else {})}, step + 1)
-    whole = Sums.of([window.take() for window in windows])
+    whole = WeightedSums.of([window.take() for window in windows])
     assert whole.means()["a"] == pytest.approx((0 + 1 + 2 + 0 + 1 + 2 + 3) / 7)
     assert whole.first_nan == ("b", 1)
     window = Window()
