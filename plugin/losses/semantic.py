@@ -18,16 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from boxscore.segmentation import (
-    are_probabilities,
-    as_pixels,
-    check_labels,
-    label_range,
-    two_channels,
-    valid_pixels,
-    value_range,
-    waits,
-)
+from boxscore.segmentation import inputs
 from boxscore.warn import Warnings
 
 _NOWHERE = -100
@@ -156,11 +147,10 @@ def semantic_losses(
         ValueError: if shapes or types do not fit, or (on the CPU) a label is outside the classes.
     """
     with torch.no_grad():
-        values, labels = as_pixels(predictions, targets)
-        likely = are_probabilities(value_range(values)).all()
-        if waits(values) or likely:
-            tiny, gap = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).eps / 2
-            chances = values.float().clamp(tiny, 1 - gap)
+        values, labels = inputs.as_pixels(predictions, targets)
+        likely = inputs.are_probabilities(inputs.value_range(values)).all()
+        if inputs.waits(values) or likely:
+            chances = values.float().clamp(2.0**-126, 1 - 2.0**-24)
             logits = chances.logit() if values.shape[1] == 1 else chances.log()
             values = torch.where(likely, logits, values)
         return {
@@ -179,20 +169,26 @@ def _prepared(
     predictions: Any, targets: Any, ignore_index: int | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Logits in float32, labels with `_NOWHERE` where none counts, and whether any is wrong."""
-    values, labels = as_pixels(predictions, targets)
-    if not waits(values) and len(values) and are_probabilities(value_range(values)).all():
+    values, labels = inputs.as_pixels(predictions, targets)
+    if (
+        not inputs.waits(values)
+        and len(values)
+        and inputs.are_probabilities(inputs.value_range(values)).all()
+    ):
         _WARNINGS.warn_once(
             "probabilities",
             "all predictions of a batch lie in [0, 1] as probabilities do; focal_loss, "
             "cross_entropy_loss and dice_loss take logits, as they are before sigmoid and softmax",
         )
     half = values.dtype in (torch.float16, torch.bfloat16)
-    logits = two_channels(values.float() if half else values)
+    logits = inputs.two_channels(values.float() if half else values)
     classes = logits.shape[1]
-    valid = valid_pixels(labels, classes, ignore_index)
+    valid = inputs.valid_pixels(labels, classes, ignore_index)
     wrong = (~valid if ignore_index is None else ~valid & (labels != ignore_index)).any()
-    if not waits(wrong) and wrong:
-        check_labels(label_range(labels, ignore_index), classes, ignore_index, "the batch")
+    if not inputs.waits(wrong) and wrong:
+        inputs.check_labels(
+            inputs.label_range(labels, ignore_index), classes, ignore_index, "the batch"
+        )
     return logits, labels.masked_fill(~valid, _NOWHERE), wrong
 
 

@@ -7,7 +7,6 @@ batches and processes add up exactly.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -345,14 +344,8 @@ class SegmentationMetrics:
 
     def __getstate__(self) -> dict[str, Any]:
         self._settle()
-        counts = zlib.compress(self._counts.cpu().numpy().tobytes(), 1)
-        own = {"_counts": counts, "_change": self._change.cpu(), "_seen": self._seen.cpu()}
-        return {**vars(self), **own}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        counts = np.frombuffer(bytearray(zlib.decompress(state["_counts"])), np.int64)
-        self._counts = torch.from_numpy(counts).reshape(len(self.classes), -1)
+        tensors = ("_counts", "_change", "_seen")
+        return {**vars(self), **{name: getattr(self, name).cpu() for name in tensors}}
 
 
 _SAVED = ("counts", "change", "seen", "thresholds", "classes", "ignore_index")

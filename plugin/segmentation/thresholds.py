@@ -44,7 +44,7 @@ def _ladder(*steps: tuple[int, int]) -> Iterator[float]:
 
 
 def _thresholds() -> NDArray[np.float32]:
-    low = [*_ladder((5, 2048), (7, 256), (12, 64), (124, 16))]
+    low = [*_ladder((5, 2048), (7, 256), (12, 64), (124, 32))]
     high = 1 - np.array([*_ladder((5, 2048), (_SCALE - 5, 1024))])
     every = np.concatenate([[0, 0.5, 1], low, high])
     return np.unique(every[every.astype(np.float32) == every]).astype(np.float32)
