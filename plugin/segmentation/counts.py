@@ -16,36 +16,32 @@ AT_ONCE = 2**23
 
 
 def count_pixels(
-    values: Tensor, labels: Tensor, probable: Any, ignore_index: int | None
-) -> tuple[Tensor, Tensor]:
-    """The counts (C, C + 2T) of one batch: confusion, own pixels and all pixels by threshold.
+    counts: Tensor, values: Tensor, labels: Tensor, probable: Any, ignore_index: int | None
+) -> Tensor:
+    """Add a batch to ``counts``, int64 (C, C + 2T): confusion, own and all pixels by threshold.
 
     Args:
-        values: logits or probabilities (N, C, H, W).
+        counts: of any earlier batches, on the device of the values.
+        values: logits or probabilities (N, C, H, W); one channel is counted as logits.
         labels: int64 (N, H, W).
         probable: which images hold probabilities: N booleans, or (N,) on the device of a GPU.
         ignore_index: the label of pixels that count nowhere.
 
     Returns:
-        the counts, one channel always taken for logits; and what reading the probable images of
-        one channel as probabilities adds to them, a scalar 0 for no such image.
+        the counts less those as logits of the probable images of one channel, if these are read as
+        probabilities; a scalar 0 for no such image.
     """
-    classes = max(2, values.shape[1])
-    shape = classes, classes + 2 * len(THRESHOLDS)
-    counts = torch.zeros(shape, dtype=torch.int64, device=values.device)
     change = torch.zeros((), dtype=torch.int64, device=values.device)
     for image, truth, likely in zip(values, labels, probable, strict=True):
-        if values.shape[1] > 1:
+        if values.shape[1] > 1 or likely is False:
             _add_image(counts, image, truth, likely, ignore_index)
-        elif likely is False:
-            _add_image(counts, image, truth, False, ignore_index)
         else:
-            pair = torch.zeros((2, *shape), dtype=torch.int64, device=values.device)
-            for table, reading in zip(pair, (False, True), strict=True):
+            readings = torch.zeros_like(counts), torch.zeros_like(counts)
+            for table, reading in zip(readings, (False, True), strict=True):
                 _add_image(table, image, truth, reading, ignore_index)
-            counts += pair[0]
-            change = change + (pair[1] - pair[0]) * likely
-    return counts, change
+            counts += readings[0]
+            change = change + (readings[1] - readings[0]) * likely
+    return change
 
 
 def _add_image(

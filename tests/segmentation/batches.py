@@ -40,8 +40,12 @@ def measured(logits: Any, targets: Any, **options: Any) -> SegmentationMetrics:
     return metric
 
 
-def state(metric: SegmentationMetrics) -> tuple[Any, ...]:
-    """All that can be read of a metric."""
+def counted(metric: SegmentationMetrics) -> tuple[Any, ...]:
+    """All numbers that a metric gives."""
     curves = [np.stack(curve).tobytes() for curve in metric.curves().values()]
-    digest = metric.evaluated.digest(metric.protocol)
-    return metric.compute(), curves, metric.confusion_matrix(normalised=False).tolist(), digest
+    return metric.compute(), curves, metric.confusion_matrix(normalised=False).tolist()
+
+
+def state(metric: SegmentationMetrics) -> tuple[Any, ...]:
+    """All that can be read of a metric, the evaluated set included."""
+    return *counted(metric), metric.evaluated.digest(metric.protocol)
