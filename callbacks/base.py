@@ -273,13 +273,15 @@ class CallbackBase:
             epoch: how many epochs have passed, by default as the train loader tells.
             semantic: gives the logits and targets of the batch, for the losses measured on them.
         """
-        from .predict import measured_on, of_criterion
+        from boxscore.losses import criterion_parts
+
+        from .predict import measured_on
 
         run, evaluator = self._open
         self.progress.read(run.names, at_least=AT_ONCE)
         values: Mapping[str, Any] = {}
         try:
-            named = of_criterion(losses) if run.task == "semantic-segmentation" else losses
+            named = criterion_parts(losses) if run.task == "semantic-segmentation" else losses
             values = evaluator.scalars(named)
         except Exception as error:
             self.warnings.handle("reading the losses of a step", error)

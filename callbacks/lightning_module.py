@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from boxscore.losses.names import known
+from boxscore.losses import known
 
 from .predict import Found
 

@@ -11,9 +11,13 @@ from torch import Tensor, nn
 
 from boxscore import Run
 from boxscore.identity.wrappers import unwrapped
-from boxscore.losses import is_torchvision_detector, test_losses
-from boxscore.losses.parts import MEASURED
-from boxscore.losses.semantic import count_valid, semantic_losses
+from boxscore.losses import (
+    count_valid,
+    criterion_parts,
+    is_torchvision_detector,
+    semantic_losses,
+    test_losses,
+)
 from boxscore.warn import Warnings
 
 from .batches import BatchReader
@@ -97,7 +101,7 @@ class Criterion:
         """The losses of a batch by name, empty where the criterion raises."""
         if isinstance(outputs, Mapping):
             with suppress(Exception):  # it takes no dict
-                return of_criterion(self._function(outputs, targets))
+                return criterion_parts(self._function(outputs, targets))
         try:
             return self._of_logits(outputs, targets)
         except Exception as error:
@@ -110,10 +114,10 @@ class Criterion:
 
     def _of_logits(self, outputs: Any, targets: Tensor) -> dict[str, Any]:
         """Of each output, weighted as in torchvision's reference training."""
-        losses = of_criterion(self._function(main_output(outputs, targets), targets))
+        losses = criterion_parts(self._function(main_output(outputs, targets), targets))
         if isinstance(outputs, Mapping) and "aux" in outputs:
             auxiliary = self._function(main_output(outputs["aux"], targets), targets)
-            losses["auxiliary"] = AUXILIARY_WEIGHT * sum(of_criterion(auxiliary).values())
+            losses["auxiliary"] = AUXILIARY_WEIGHT * sum(criterion_parts(auxiliary).values())
         return losses
 
 
@@ -173,17 +177,6 @@ def measured_on(outputs: Any, targets: Any, ignore_index: int | None) -> dict[st
         return {}
     logits = main_output(outputs, targets).detach()
     return semantic_losses(logits, targets, ignore_index=ignore_index)
-
-
-def of_criterion(losses: Any) -> dict[str, Any]:
-    """What a semantic criterion gave, a scalar or a dict, under names that are parts.
-
-    ``focal``, ``cross_entropy`` and ``dice`` by these very names are measured from logits whatever
-    the criterion is; a criterion's own terms are its parts.
-    """
-    if not isinstance(losses, Mapping):
-        return {"classification": losses}
-    return {f"{name}_loss" if name in MEASURED else name: v for name, v in losses.items()}
 
 
 def predictor(

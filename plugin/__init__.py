@@ -10,7 +10,7 @@ from __future__ import annotations
 from .catalogue import CATALOGUE, Measure
 from .identity import Identity
 from .logger import Logger
-from .losses.names import canonical
+from .losses import canonical
 from .metric import Metric
 from .records import File, Point, Tag
 from .run import Run

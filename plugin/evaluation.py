@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from . import distributed, keys
 from .catalogue import CATALOGUE
-from .losses.window import Sums
+from .losses.window import WeightedSums
 from .metric import Metric, TaskMetric
 from .records import Point
 
@@ -38,7 +38,7 @@ class Share:
 
     task_metric: TaskMetric
     further: Sequence[Metric] = ()
-    losses: Sums = field(default_factory=Sums)
+    losses: WeightedSums = field(default_factory=WeightedSums)
     images: int = 0
     batch_size: int = 0
     complete: bool = True
@@ -48,7 +48,7 @@ class Share:
         self.task_metric.merge(other.task_metric)
         for mine, theirs in zip(self.further, other.further, strict=True):
             mine.merge(theirs)
-        self.losses = Sums.of([self.losses, other.losses])
+        self.losses = WeightedSums.of([self.losses, other.losses])
         self.images += other.images
         self.batch_size = max(self.batch_size, other.batch_size)
         self.complete &= other.complete
@@ -60,7 +60,7 @@ class Results:
 
     Attributes:
         images: how many were read.
-        losses: by framework name.
+        losses: by framework name; their sums.
         metrics: by catalogue name, empty where a batch could not be measured.
         per_class: by class name, then by catalogue name.
         counts: objects or pixels of ground truth by class name.
@@ -72,7 +72,7 @@ class Results:
     """
 
     images: int
-    losses: dict[str, float]
+    losses: WeightedSums
     metrics: dict[str, float]
     per_class: dict[str, dict[str, float]]
     counts: dict[str, int]
@@ -96,7 +96,7 @@ class Results:
                 per_class.setdefault(name, {}).update(values)
         return cls(
             images=whole.images,
-            losses=whole.losses.means(),
+            losses=whole.losses,
             metrics={name: v for metric in measured for name, v in metric.compute().items()},
             per_class=per_class,
             counts=first.counts() if is_measured else {},

@@ -20,7 +20,7 @@ from .identity import Identity
 from .latest import Latest
 from .logger import Logger, Status
 from .losses.objective import Objective, first_nan
-from .losses.window import Sums, Window
+from .losses.window import WeightedSums, Window
 from .measures import Measures
 from .metric import NO_CLASS, Classes, TaskMetric, class_names
 from .records import File, Item, Point, RunStart, Tag
@@ -170,7 +170,9 @@ class Run:
         """
         self.step = max(self.step, step)
         if split != "train":
-            losses, items = self._losses({n: float(v) for n, v in values.items()}, split, step)
+            window = Window()
+            window.add(values, step)
+            losses, items = self._losses(window.take(), split, step)
             if self.values.is_main(split):
                 items += self.values.update(losses, step)
             self.log(items)
@@ -189,7 +191,7 @@ class Run:
         epoch: float | None,
         batch: Callable[[], Mapping[str, Any]] | None,
     ) -> None:
-        sums = Sums()  # the other processes wait for it, also after an error
+        sums = WeightedSums()  # the other processes wait for it, also after an error
         try:
             if batch is not None:
                 self._window.add(batch(), step)
@@ -200,26 +202,22 @@ class Run:
         except Exception as error:
             self.warnings.handle("summing the losses of a window", error)
         shares = distributed.meet("train", (sums, images), step)
-        sums = Sums.of([share for share, _ in shares])
+        sums = WeightedSums.of([share for share, _ in shares])
         progress = {} if epoch is None else {"epoch": epoch}
         if images is not None:
             progress |= self._speed.values(sum(count or 0 for _, count in shares))
         if (rate := self._objective.learning_rate) is not None:
             progress["learning_rate"] = rate
-        _, items = self._losses(sums.means(), "train", step, sums.first_nan)
+        _, items = self._losses(sums, "train", step)
         self.log([*items, *(Point(keys.progress(n), v, step) for n, v in progress.items())])
 
     def _losses(
-        self,
-        values: Mapping[str, float],
-        split: str,
-        step: int,
-        nan: tuple[str, int] | None = None,
+        self, sums: WeightedSums, split: str, step: int
     ) -> tuple[dict[str, float], list[Item]]:
         """The losses of one point by catalogue name, and the items that log them."""
-        losses = self._objective.losses(values)
+        losses = self._objective.losses(sums.means(), sums.epsilon)
         items: list[Item] = [*losses.points(self._group, split, step)]
-        nan = nan or first_nan(losses, step)
+        nan = sums.first_nan or first_nan(losses, step)
         if nan is not None and "first_nan" not in self._tags:
             items += self._new_tags(first_nan=f"{nan[0]}.{split} at step {nan[1]}")
         return losses.measures, items
@@ -265,7 +263,7 @@ class Run:
         is_main = self.values.is_main(split)
         values: dict[str, float] = {}
         items: list[Item] = []
-        if results.losses:
+        if results.losses.totals:
             values, items = self._losses(results.losses, split, step)
         if results.metrics:
             values = values | results.metrics
@@ -405,7 +403,7 @@ class Run:
         self.values = Latest(state["main"], dict(state["latest"]), dict(state["best"]))
         self._tags.update(state["tags"])
         if distributed.rank() == 0:  # whose state this is
-            self._window.restore(Sums(**state["window"]))
+            self._window.restore(WeightedSums(**state["window"]))
         self._is_resumed = True
 
     def reach(self, step: int) -> None:

@@ -1,6 +1,6 @@
-"""Losses that frameworks do not report: regularization, the test set's, the semantic criteria.
+"""Losses: their names and parts, windows of them, and those that frameworks do not report.
 
-Importing this imports no torch: each function's module is loaded when it is first asked for.
+Importing this imports no torch: each name's module is loaded when it is first asked for.
 """
 
 from __future__ import annotations
@@ -9,34 +9,37 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .regularization import regularization_kind, regularization_loss
-    from .semantic import cross_entropy_loss, dice_loss, focal_loss
-    from .torchvision import is_torchvision_detector, modes_kept, test_losses
+    from .names import canonical as canonical
+    from .names import known as known
+    from .names import unknown as unknown
+    from .parts import Losses as Losses
+    from .parts import criterion_parts as criterion_parts
+    from .parts import fold as fold
+    from .regularization import regularization_kind as regularization_kind
+    from .regularization import regularization_loss as regularization_loss
+    from .semantic import count_valid as count_valid
+    from .semantic import cross_entropy_loss as cross_entropy_loss
+    from .semantic import dice_loss as dice_loss
+    from .semantic import focal_loss as focal_loss
+    from .semantic import semantic_losses as semantic_losses
+    from .torchvision import is_torchvision_detector as is_torchvision_detector
+    from .torchvision import modes_kept as modes_kept
+    from .torchvision import test_losses as test_losses
+    from .window import WeightedSums as WeightedSums
+    from .window import Window as Window
 
-__all__ = [
-    "cross_entropy_loss",
-    "dice_loss",
-    "focal_loss",
-    "is_torchvision_detector",
-    "modes_kept",
-    "regularization_kind",
-    "regularization_loss",
-    "test_losses",
-]
-
-_MODULES = {
-    "regularization_kind": "regularization",
-    "regularization_loss": "regularization",
-    "cross_entropy_loss": "semantic",
-    "dice_loss": "semantic",
-    "focal_loss": "semantic",
-    "is_torchvision_detector": "torchvision",
-    "modes_kept": "torchvision",
-    "test_losses": "torchvision",
+_NAMES = {
+    "names": "canonical known unknown",
+    "parts": "Losses criterion_parts fold",
+    "regularization": "regularization_kind regularization_loss",
+    "semantic": "count_valid cross_entropy_loss dice_loss focal_loss semantic_losses",
+    "torchvision": "is_torchvision_detector modes_kept test_losses",
+    "window": "WeightedSums Window",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    for module, names in _NAMES.items():
+        if name in names.split():
+            return getattr(import_module(f".{module}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

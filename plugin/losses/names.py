@@ -1,7 +1,7 @@
-"""Every framework's own loss names, and the catalogue's names that they mean.
+"""The loss names of every framework, and their names in the catalogue.
 
-Two tables: how a prefix or suffix changes the meaning of what it decorates, and what the bare names
-mean. The names were read off torchvision 0.29, Ultralytics 8.4, Transformers 5.24, MMDetection and
+Two tables: how a prefix or suffix changes the measure of a name, and the measures of bare names.
+The names were read off torchvision 0.29, Ultralytics 8.4, Transformers 5.24, MMDetection and
 MMSegmentation 3/1, Detectron2, Keras Hub, the TF Model Garden and the TF Object Detection API.
 """
 
@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterable
 from functools import cache
 
-DECORATIONS: tuple[tuple[str, str | None], ...] = (
-    # a pattern that is cut off, and the measure that the whole thing then is (None: of the rest)
+PREFIXES: tuple[tuple[str, str | None], ...] = (
+    # a prefix or suffix that is cut off, and the measure of the name then (None: that of the rest)
     (r"_dn_\d+$|^d\d+\.dn_|^dn_|_dn$", "denoising"),
     (r"_aux_\d+$|_enc(_\d+)?$|^enc_|^aux(iliary)?(_head)?\.|^d\d+\.|_\d+$", "auxiliary"),
     (
@@ -20,9 +20,9 @@ DECORATIONS: tuple[tuple[str, str | None], ...] = (
         None,
     ),
 )
-"""In this order. ``s0.`` are Cascade's stages, which sum; ``d0.`` a decoder's earlier layers."""
+"""In this order. ``s0.`` are the stages of Cascade, which sum; ``d0.`` earlier decoder layers."""
 
-MEANINGS: dict[str, str] = {
+SYNONYMS: dict[str, str] = {
     "total": "loss total_loss loss/total_loss total model_loss normalized_total_loss",
     "classification": """
         classification loss_classifier cls_loss classification_loss loss_cls loss_ce loss_vfl
@@ -50,20 +50,20 @@ MEANINGS: dict[str, str] = {
     "cross_entropy": "cross_entropy ce_loss cross_entropy_loss loss_sem_seg decode.loss_ce",
     "dice": "dice dice_loss decode.loss_dice",
 }
-"""Measure → bare native names, lower case."""
+"""Measure → bare framework names, lower case."""
 
-SEMANTIC_MEANINGS: dict[str, str] = {
+SEMANTIC_SYNONYMS: dict[str, str] = {
     "cross_entropy": "loss_ce loss_cross_entropy",
     "focal": "loss_focal",
     "dice": "loss_dice",
 }
-"""What differs where every pixel is classified: these are terms of the criterion itself."""
+"""The differences for semantic models, where these are terms of the criterion itself."""
 
 DIAGNOSTICS = re.compile(
     r"(^|[._/])(acc|accuracy|acc_seg|class_error|cardinality_error|grad_norm|lr|learning_rate"
     r"|num_\w+|cls_accuracy|fg_\w+|false_negative|time|data_time|epoch|memory)(_\d+)?$"
 )
-"""Numbers that stand beside the losses and are none."""
+"""Numbers reported beside the losses that are no losses."""
 
 
 @cache
@@ -72,12 +72,12 @@ def canonical(name: str, task: str = "detection") -> str | None:
 
     Args:
         name: as the framework writes it: ``"loss_rpn_box_reg"``, ``"decode.loss_ce"``,
-            ``"Loss/BoxClassifierLoss/mask_loss"``; the catalogue's own names mean themselves.
-        task: in ``"semantic-segmentation"`` a cross-entropy is no object's class.
+            ``"Loss/BoxClassifierLoss/mask_loss"``; the catalogue's own names stay as they are.
+        task: in ``"semantic-segmentation"`` a cross-entropy is over pixels, not objects.
 
     Returns:
-        the measure; ``"other"`` for a loss that is not known (see `known`); ``None`` for what is
-        no loss at all (``"acc"``, ``"cardinality_error"``, ``"lr"``).
+        the measure; ``"other"`` for an unknown loss (see `known`); ``None`` for a diagnostic, which
+        is no loss (``"acc"``, ``"cardinality_error"``, ``"lr"``).
 
     >>> canonical("loss_box_reg"), canonical("s1.loss_cls"), canonical("d3.loss_bbox")
     ('localization', 'classification', 'auxiliary')
@@ -86,12 +86,12 @@ def canonical(name: str, task: str = "detection") -> str | None:
     """
     if DIAGNOSTICS.search(name.lower()):
         return None
-    return _meaning(name, task) or "other"
+    return _synonym(name, task) or "other"
 
 
 def known(name: str, task: str = "detection") -> bool:
     """Whether ``name`` is in the tables, or is no loss."""
-    return canonical(name, task) is None or _meaning(name, task) is not None
+    return canonical(name, task) is None or _synonym(name, task) is not None
 
 
 def unknown(names: Iterable[str], task: str) -> list[str]:
@@ -99,27 +99,27 @@ def unknown(names: Iterable[str], task: str) -> list[str]:
     return [name for name in names if not known(name, task)]
 
 
-def _meaning(name: str, task: str) -> str | None:
+def _synonym(name: str, task: str) -> str | None:
     bare = name.lower()
     if bare in _by_name(task):
         return _by_name(task)[bare]
     for prefix in ("loss/boxclassifierloss/", "loss/"):
         bare = bare.removeprefix(prefix)
-    for pattern, measure in DECORATIONS:
+    for pattern, measure in PREFIXES:
         rest = re.sub(pattern, "", bare)
         if rest != bare and rest not in ("", "loss"):
             if measure:
-                return measure if _meaning(rest, task) else None
+                return measure if _synonym(rest, task) else None
             bare = rest
     return _by_name(task).get(bare)
 
 
 @cache
 def _by_name(task: str) -> dict[str, str]:
-    semantic = SEMANTIC_MEANINGS if task == "semantic-segmentation" else {}
+    semantic = SEMANTIC_SYNONYMS if task == "semantic-segmentation" else {}
     return {
         name: measure
-        for table in (MEANINGS, semantic)
+        for table in (SYNONYMS, semantic)
         for measure, names in table.items()
         for name in names.split()
     }

@@ -40,8 +40,13 @@ class Objective:
         """Of the optimizer's first parameter group."""
         return None if self._optimizer is None else float(self._optimizer.param_groups[0]["lr"])
 
-    def losses(self, values: Mapping[str, float]) -> Losses:
-        """``values`` by framework name as the catalogue's, with `total` and regularization."""
+    def losses(self, values: Mapping[str, float], epsilon: float = 0.0) -> Losses:
+        """``values`` by framework name as the catalogue's, with `total` and regularization.
+
+        Args:
+            values: floats.
+            epsilon: the relative rounding of their dtype in training.
+        """
         for name in unknown(values, self._task):
             text = f"loss {name!r} is not known and counts as the part 'other'"
             self._warnings.warn_once(text, f"{text}; name it after an entry of boxscore.CATALOGUE")
@@ -49,7 +54,8 @@ class Objective:
             from .regularization import regularization_loss
 
             values = {**values, "regularization": float(regularization_loss(self._optimizer))}
-        return fold(values, task=self._task, decoupled=self.decay == "decoupled")
+        decoupled = self.decay == "decoupled"
+        return fold(values, task=self._task, decoupled=decoupled, epsilon=epsilon)
 
 
 def first_nan(losses: Losses, step: int) -> tuple[str, int] | None:

@@ -1,11 +1,11 @@
 """The three losses of semantic segmentation, as measures and as training criteria.
 
-All take raw logits, work in float32 whatever the model's precision is, and average over the valid
-pixels of the whole batch. Where no pixel is valid a loss is 0 with a gradient of 0, so that a batch
-of nothing but ignored pixels leaves a training as it was.
+All take logits, work in float32 for any precision of the model, and average over the valid pixels
+of the whole batch. Without a valid pixel a loss is 0 with a gradient of 0, so that a batch of
+ignored pixels alone leaves a training as it was.
 
-A label outside the classes raises on the CPU. On a GPU, where looking would make the training wait,
-the loss is NaN instead, and its gradient 0.
+A label outside the classes raises on the CPU. On a GPU, where reading it would make the training
+wait, the loss is NaN instead, and its gradient 0.
 """
 
 from __future__ import annotations
@@ -18,10 +18,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from boxscore.segmentation.inputs import as_pixels, label_range, valid_pixels, waits, wrong_label
+from boxscore.segmentation import inputs
+from boxscore.warn import Warnings
 
 _NOWHERE = -100
 """The label of pixels that do not count, once prepared."""
+
+_WARNINGS = Warnings()
+"""Of the criteria, which belong to no run."""
 
 
 def cross_entropy_loss(
@@ -127,17 +131,64 @@ def dice_loss(
     return _mean(((1 - dice) * shares).sum(), shares.sum()).masked_fill(wrong, torch.nan)
 
 
-def _prepared(logits: Any, targets: Any, ignore_index: int | None) -> tuple[Tensor, Tensor, Tensor]:
+def semantic_losses(
+    predictions: Any, targets: Any, *, ignore_index: int | None = 255
+) -> dict[str, Tensor]:
+    """Focal, cross-entropy and Dice loss of one batch, as scalars on its device, without gradient.
+
+    Args:
+        predictions: logits (N, C, H, W); C = 1 means two classes through a sigmoid. Probabilities
+            are measured as such: several channels in [0, 1] with sum 1 in the whole batch, or one
+            channel in [0, 1] in the whole batch. `SegmentationMetrics` warns of both.
+        targets: integers (N, H, W).
+        ignore_index: pixels with this label count nowhere; `None` for no such label.
+
+    Raises:
+        ValueError: if shapes or types do not fit, or (on the CPU) a label is outside the classes.
+    """
+    with torch.no_grad():
+        values, labels = inputs.as_pixels(predictions, targets)
+        likely = inputs.are_probabilities(inputs.value_range(values)).all()
+        if inputs.waits(values) or likely:
+            chances = values.float().clamp(2.0**-126, 1 - 2.0**-24)
+            logits = chances.logit() if values.shape[1] == 1 else chances.log()
+            values = torch.where(likely, logits, values)
+        return {
+            "focal": focal_loss(values, labels, ignore_index=ignore_index),
+            "cross_entropy": cross_entropy_loss(values, labels, ignore_index=ignore_index),
+            "dice": dice_loss(values, labels, ignore_index=ignore_index),
+        }
+
+
+def count_valid(targets: Any, ignore_index: int | None) -> Any:
+    """How many pixels of ``targets`` (N, H, W) count, on their device."""
+    return math.prod(targets.shape) if ignore_index is None else (targets != ignore_index).sum()
+
+
+def _prepared(
+    predictions: Any, targets: Any, ignore_index: int | None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Logits in float32, labels with `_NOWHERE` where none counts, and whether any is wrong."""
-    logits, labels = as_pixels(logits, targets)
-    logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    values, labels = inputs.as_pixels(predictions, targets)
+    if (
+        not inputs.waits(values)
+        and len(values)
+        and inputs.are_probabilities(inputs.value_range(values)).all()
+    ):
+        _WARNINGS.warn_once(
+            "probabilities",
+            "all predictions of a batch lie in [0, 1] as probabilities do; focal_loss, "
+            "cross_entropy_loss and dice_loss take logits, as they are before sigmoid and softmax",
+        )
+    half = values.dtype in (torch.float16, torch.bfloat16)
+    logits = inputs.two_channels(values.float() if half else values)
     classes = logits.shape[1]
-    valid = valid_pixels(labels, classes, ignore_index)
+    valid = inputs.valid_pixels(labels, classes, ignore_index)
     wrong = (~valid if ignore_index is None else ~valid & (labels != ignore_index)).any()
-    if not waits(wrong) and wrong:
-        for image, (lowest, highest) in enumerate(label_range(labels, ignore_index).tolist()):
-            if fault := wrong_label(lowest, highest, classes, ignore_index):
-                raise ValueError(f"image {image} of the batch: {fault}")
+    if not inputs.waits(wrong) and wrong:
+        inputs.check_labels(
+            inputs.label_range(labels, ignore_index), classes, ignore_index, "the batch"
+        )
     return logits, labels.masked_fill(~valid, _NOWHERE), wrong
 
 
@@ -155,24 +206,3 @@ def _per_class(values: Tensor | Sequence[float] | None, logits: Tensor, name: st
 
 def _mean(summed: Tensor, size: Tensor) -> Tensor:
     return summed / size.masked_fill(size == 0, 1)
-
-
-def count_valid(targets: Any, ignore_index: int | None) -> Any:
-    """How many pixels of ``targets`` (N, H, W) count, on their device."""
-    return math.prod(targets.shape) if ignore_index is None else (targets != ignore_index).sum()
-
-
-def semantic_losses(logits: Any, targets: Any, *, ignore_index: int | None) -> dict[str, Any]:
-    """Focal, cross-entropy and Dice loss of one batch, as scalars on the logits' device.
-
-    Args:
-        logits: (N, C, H, W); C = 1 means two classes through a sigmoid.
-        targets: integers (N, H, W).
-        ignore_index: pixels with it count nowhere.
-    """
-    with torch.no_grad():
-        return {
-            "focal": focal_loss(logits, targets, ignore_index=ignore_index),
-            "cross_entropy": cross_entropy_loss(logits, targets, ignore_index=ignore_index),
-            "dice": dice_loss(logits, targets, ignore_index=ignore_index),
-        }

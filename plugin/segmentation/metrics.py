@@ -1,12 +1,13 @@
-"""Semantic segmentation: five figures from one pass over the logits.
+"""Semantic segmentation: five metrics from one pass over the predictions.
 
-Every figure comes from three counts per class: the confusion matrix, and two histograms of the
-scores over `THRESHOLDS`, one of the class's own pixels and one of all pixels. They are integers, so
-that batches and processes add up exactly.
+All come from three counts per class: the confusion matrix, and two histograms of the scores over
+`THRESHOLDS`, one of the class's own pixels and one of all pixels. They are integers, so that
+batches and processes add up exactly.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,28 +16,39 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from boxscore.fingerprint import Fingerprint, label_map_content
+from boxscore.fingerprint import Fingerprint
 from boxscore.metric import Classes, class_names
+from boxscore.warn import Warnings
 
-from .inputs import as_pixels, label_range, valid_pixels, waits, wrong_label
-from .thresholds import PER_256, THRESHOLDS, places
-
-_AT_ONCE = 2**23
-"""Scores in work at a time, 32 MB of them: little memory, whatever the size of the images."""
+from .counts import content_hashes, count_pixels
+from .inputs import (
+    are_probabilities,
+    as_pixels,
+    check_labels,
+    label_range,
+    value_range,
+    waits,
+)
+from .readings import PIXELS, as_probabilities, tabulate, warn_of_ignored, warn_of_predictions
+from .thresholds import PER_256, THRESHOLDS
 
 
 class SegmentationMetrics:
     """AP, AR, IoU, pixel accuracy and F1 over a set of images.
 
     Pixels of ``ignore_index`` count nowhere. Where that is the label of a class, the class has no
-    figures either, and a pixel that is taken for it is a miss.
+    metrics either, and a pixel that is predicted as it is a miss.
 
-    The counts stay on the logits' device, and `update` never waits for a GPU. What is wrong with
-    labels or logits there is therefore told at the next reading (`compute` and the like); the batch
-    is left out of the counts all the same.
+    Predictions are logits. Probabilities are recognised and measured as such, with one warning:
+    several channels in [0, 1] with sum 1, image by image; one channel if it lies in [0, 1] in every
+    image of the set.
+
+    The counts stay on the predictions' device, and `update` never waits for a GPU. An error in
+    labels or logits there is raised by the next reading (`compute` and the like); its batch is left
+    out of the counts all the same.
 
     Args:
-        classes: names by label 0..C-1, at least two; the labels are the logits' channels.
+        classes: names by label 0..C-1, at least two; the labels are the predictions' channels.
         ignore_index: the label of pixels that count nowhere; `None` for no such label.
 
     Raises:
@@ -46,6 +58,7 @@ class SegmentationMetrics:
     def __init__(self, classes: Classes, *, ignore_index: int | None = 255) -> None:
         self.classes = class_names(classes)
         self.ignore_index = ignore_index
+        self.warnings = Warnings()
         self._check_classes()
         self.reset()
 
@@ -77,56 +90,81 @@ class SegmentationMetrics:
         """What differs from the default protocol; part of the fingerprint."""
         return "" if self.ignore_index == 255 else f"ignore_index={self.ignore_index}"
 
+    @property
+    def evaluated(self) -> Fingerprint:
+        """The label maps that `update` has read, by content and, where given, image id.
+
+        It merges and pickles with the metric; `save` leaves it out.
+
+        Raises:
+            ValueError: as `compute`.
+        """
+        self._settle()
+        return self._evaluated
+
+    def counts(self) -> dict[str, int]:
+        """The number of pixels by class name."""
+        pixels = self._tables()[0].sum(1).tolist()
+        return dict(zip(self.classes.values(), pixels, strict=True))
+
     def reset(self) -> None:
         """Forget every image."""
         classes = len(self.classes)
         self._counts = torch.zeros(classes, classes + 2 * len(THRESHOLDS), dtype=torch.int64)
-        self._unread: list[Tensor] = []
-        self.evaluated = Fingerprint()
+        self._change = torch.zeros((), dtype=torch.int64)
+        self._seen = torch.zeros(2, 6, dtype=torch.int64)
+        self._evaluated = Fingerprint()
+        self._unread: list[tuple[Tensor, Tensor, str, Sequence[object]]] = []
 
     @torch.no_grad()
-    def counts(self) -> dict[str, int]:
-        """How many pixels each class has, by class name."""
-        pixels = self._tables()[0].sum(1)
-        return {name: int(n) for name, n in zip(self.classes.values(), pixels, strict=True)}
-
-    def update(self, predictions: Any, targets: Any, image_ids: Any = None) -> None:
-        """Take in one batch.
+    def update(
+        self, predictions: Any, targets: Any, image_ids: Sequence[object] | None = None
+    ) -> None:
+        """Add one batch.
 
         Args:
             predictions: logits (N, C, H, W), floats before softmax, at the label maps' own size; C
                 is the number of classes, or 1 for two classes through a sigmoid.
             targets: integers (N, H, W), each a class's label or ``ignore_index``.
+            image_ids: N ids for `evaluated`; an image that is passed twice counts twice.
 
         Raises:
             ValueError: if shapes or types do not fit; if a label is outside the classes, or a logit
                 NaN or infinite (on a GPU at the next reading). The batch then counts nowhere.
         """
-        logits, labels = as_pixels(predictions, targets)
-        classes = len(self.classes)
-        if logits.shape[1] != classes:
+        values, labels = as_pixels(predictions, targets)
+        classes, channels = len(self.classes), values.shape[1]
+        if max(2, channels) != classes:
             raise ValueError(
                 f"logits are {tuple(np.shape(predictions))} for {classes} classes "
                 f"({', '.join([*self.classes.values()][:5])}{', …' if classes > 5 else ''}); C is "
                 "the number of classes, background included, or 1 for two"
             )
+        ids = [None] * len(labels) if image_ids is None else list(image_ids)
+        if len(ids) != len(labels):
+            raise ValueError(f"{len(ids)} image ids for {len(labels)} targets")
         if not labels.numel():
             return
-        extremes = _extremes(logits, labels, self.ignore_index)
-        if waits(logits):
-            self._unread.append(extremes)
-            sound = extremes.isfinite() & (extremes[:, :1] >= 0) & (extremes[:, 1:2] < classes)
-            counts = _count(logits, labels, self.ignore_index) * sound.all()
+        labels_seen, values_seen = label_range(labels, self.ignore_index), value_range(values)
+        ranges = torch.cat([labels_seen.float(), values_seen], dim=1)
+        likely: Any = are_probabilities(values_seen)
+        seen = tabulate(channels, labels[0].numel(), values_seen)
+        if waits(values):
+            finite = values_seen[:, :2].isfinite().all()
+            sound = finite & (labels_seen[:, 0] >= 0).all() & (labels_seen[:, 1] < classes).all()
+            counted, seen = labels.masked_fill(~sound, -1), seen * sound
         else:
-            self._refuse(extremes)
-            counts = _count(logits, labels, self.ignore_index)
-        for number, target in enumerate(targets):
-            known = None if image_ids is None else image_ids[number]
-            self.evaluated.add(known, label_map_content(target, self.classes))
-        self._counts = self._counts.to(counts.device) + counts
+            self._check(ranges, "the batch")
+            counted, likely = labels, likely.tolist()
+        self._counts, self._change, self._seen = (
+            own.to(values.device) for own in (self._counts, self._change, self._seen)
+        )
+        change = count_pixels(self._counts, values, counted, likely, self.ignore_index)
+        self._change, self._seen = self._change + change, self._seen + seen
+        self._unread.append((ranges, content_hashes(labels), f"{tuple(labels.shape[1:])}", ids))
 
     def merge(self, other: Self) -> None:
-        """Take in all that ``other`` has seen.
+        """Add all that ``other`` has seen.
 
         Raises:
             ValueError: if its classes or its ``ignore_index`` are others.
@@ -134,36 +172,43 @@ class SegmentationMetrics:
         mine, theirs = (self.classes, self.ignore_index), (other.classes, other.ignore_index)
         if mine != theirs:
             raise ValueError(f"cannot merge: classes and ignore_index are {mine} and {theirs}")
+        self._warn_of_repeats(len(self._evaluated.ids & other._evaluated.ids))
         self._counts = self._counts + other._counts.to(self._counts.device)
+        self._change = self._change + other._change.to(self._counts.device)
+        self._seen = self._seen + other._seen.to(self._seen.device)
+        self._evaluated.merge(other._evaluated)
         self._unread = self._unread + other._unread
-        self.evaluated.merge(other.evaluated)
 
     def compute(self) -> dict[str, float]:
-        """The five figures in [0, 1] by catalogue name; what is undefined is absent.
+        """The five metrics in [0, 1] by catalogue name; those that are undefined are absent.
 
         AP: area under the pixel precision-recall curve, Σ(Rₙ-Rₙ₋₁)Pₙ over `thresholds`, one class
-        against the rest. AR: recall averaged over the thresholds k/256. Both are means over the
-        classes with ground truth; IoU and F1 are, over the classes in truth or prediction.
+        against the rest. It is within 1e-4 of scikit-learn's `average_precision_score` from about
+        1,000 pixels on, for logits with a standard deviation of 1 to 40 (1.4e-4 at 0.3, and for
+        bfloat16 at 40); below that two pixels can fall between the same thresholds, at 64 pixels in
+        1 of 15 sets, which moves it by up to one rank.
+        AR: recall averaged over the thresholds k/256. Both are means over the classes with ground
+        truth; IoU and F1 are over the classes in truth or prediction.
 
         Raises:
             ValueError: if a batch on a GPU had a wrong label or logit; the next call goes without.
         """
         confusion = self._tables()[0]
-        figures = self._figures()
-        figures["pixel_accuracy"] = _ratio(confusion.trace(), confusion.sum())
-        means = {name: values[~np.isnan(values)] for name, values in figures.items()}
-        return {name: float(values.mean()) for name, values in means.items() if values.size}
+        metrics = self._by_class()
+        metrics["pixel_accuracy"] = _ratio(confusion.trace(), confusion.sum())
+        defined = {name: values[~np.isnan(values)] for name, values in metrics.items()}
+        return {name: float(values.mean()) for name, values in defined.items() if values.size}
 
     def per_class(self) -> dict[str, dict[str, float]]:
-        """The figures by class name, then by catalogue name; what is undefined is absent.
+        """The metrics by class name, then by catalogue name; those that are undefined are absent.
 
-        A class's ``pixel_accuracy`` is the share of its own pixels that were taken for it.
+        A class's ``pixel_accuracy`` is the share of its own pixels that are predicted as it.
         """
-        figures = self._figures()
+        metrics = self._by_class()
         return {
             name: {
-                figure: float(values[label])
-                for figure, values in figures.items()
+                metric: float(values[label])
+                for metric, values in metrics.items()
                 if not np.isnan(values[label])
             }
             for label, name in self.classes.items()
@@ -182,7 +227,7 @@ class SegmentationMetrics:
         }
 
     def confusion_matrix(self, *, normalised: bool = True) -> NDArray[Any]:
-        """Pixels (C, C) of the class of the row that were taken for the class of the column.
+        """Pixels (C, C) of the row's class that are predicted as the column's class.
 
         Args:
             normalised: as shares of the row, NaN where the class has no pixel; otherwise counts.
@@ -199,10 +244,14 @@ class SegmentationMetrics:
     def _tables(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Confusion (C, C), and by threshold (C, T): the class's own pixels, and all pixels."""
         self._settle()
+        seen = self._seen.cpu().numpy()
+        counts = self._counts + self._change if as_probabilities(seen) else self._counts
         classes, steps = len(self.classes), len(THRESHOLDS)
-        confusion, own, every = np.split(
-            self._counts.cpu().numpy(), [classes, classes + steps], axis=1
-        )
+        confusion, own, every = np.split(counts.cpu().numpy(), [classes, classes + steps], axis=1)
+        warn_of_predictions(self.warnings, seen, self.classes)
+        ignored = 1 - confusion.sum() / max(1, seen[:, PIXELS].sum())
+        left = confusion.sum(1).nonzero()[0]
+        warn_of_ignored(self.warnings, ignored, left, self.classes, self.ignore_index)
         return confusion.copy(), own, every
 
     def _curves(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -211,12 +260,12 @@ class SegmentationMetrics:
         hits, taken = (table[:, ::-1].cumsum(1)[:, ::-1] for table in (own, every))
         return _ratio(hits, taken), _ratio(hits, confusion.sum(1, keepdims=True))
 
-    def _figures(self) -> dict[str, NDArray[np.float64]]:
-        """The figures (C,) by name, NaN where undefined."""
+    def _by_class(self) -> dict[str, NDArray[np.float64]]:
+        """The metrics (C,) by name, NaN where undefined."""
         confusion, own, _ = self._tables()
         precision, recall = self._curves()
         right, true, taken = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
-        figures = {
+        metrics = {
             "AP": _ratio((own * np.nan_to_num(precision)).sum(1), true),
             "AR": recall[:, PER_256].mean(1),
             "IoU": _ratio(right, true + taken - right),
@@ -224,23 +273,43 @@ class SegmentationMetrics:
             "F1": _ratio(2 * right, true + taken),
         }
         if self.ignore_index in self.classes:
-            for values in figures.values():
+            for values in metrics.values():
                 values[self.ignore_index] = np.nan
-        return figures
+        return metrics
 
     def _settle(self) -> None:
-        """Tell what was wrong with batches that were not looked at in time."""
+        """Check the batches that a GPU held, and add the label maps of all to `evaluated`."""
         unread, self._unread = self._unread, []
-        for batch, extremes in enumerate(unread):
-            self._refuse(extremes, f"batch {batch} since the last reading")
+        names, wrong = sorted(self.classes.items()), None
+        known, named = len(self._evaluated.ids), 0
+        for batch, (ranges, hashes, size, ids) in enumerate(unread):
+            try:
+                self._check(ranges, f"batch {batch} since the last reading")
+            except ValueError as error:
+                wrong = wrong or error
+                continue
+            for image_id, content in zip(ids, hashes.tolist(), strict=True):
+                self._evaluated.add(image_id, f"{size}{names}{content}".encode())
+                named += image_id is not None
+        if not self._evaluated.anonymous:
+            self._warn_of_repeats(known + named - len(self._evaluated.ids))
+        if wrong:
+            raise wrong
 
-    def _refuse(self, extremes: Tensor, which: str = "the batch") -> None:
-        for image, (lowest, highest, *logits) in enumerate(extremes.tolist()):
-            fault = wrong_label(lowest, highest, len(self.classes), self.ignore_index)
-            if wrong := [logit for logit in logits if not np.isfinite(logit)]:
-                fault = f"logits hold {wrong[0]}"
-            if fault:
-                raise ValueError(f"image {image} of {which}: {fault}")
+    def _check(self, ranges: Tensor, which: str) -> None:
+        """Raise `ValueError` for a wrong label, or a NaN or infinite logit."""
+        check_labels(ranges[:, :2], len(self.classes), self.ignore_index, which)
+        for image, values in enumerate(ranges[:, 2:4].tolist()):
+            if wrong := [value for value in values if not np.isfinite(value)]:
+                raise ValueError(f"image {image} of {which}: logits hold {wrong[0]}")
+
+    def _warn_of_repeats(self, count: int) -> None:
+        if count > 0:
+            self.warnings.warn_once(
+                "repeated images",
+                f"{count} images were passed again under the same image id, and their pixels count "
+                "each time; evaluate each image once",
+            )
 
     def save(self, path: Path) -> None:
         """Write the state as ``.npz``, readable with ``allow_pickle=False``."""
@@ -249,6 +318,8 @@ class SegmentationMetrics:
             np.savez_compressed(
                 file,
                 counts=self._counts.cpu().numpy(),
+                change=self._change.cpu().numpy(),
+                seen=self._seen.cpu().numpy(),
                 thresholds=THRESHOLDS,
                 classes=np.array(list(self.classes.values())),
                 ignore_index=np.array(
@@ -264,75 +335,30 @@ class SegmentationMetrics:
             ValueError: if the file holds something else.
         """
         with np.load(path, allow_pickle=False) as file:
-            if missing := {"counts", "thresholds", "classes", "ignore_index"} - set(file.files):
+            if missing := set(_SAVED) - set(file.files):
                 raise ValueError(f"{path} is no state of SegmentationMetrics: no {min(missing)}")
-            counts, thresholds = file["counts"], file["thresholds"]
-            names, ignored = file["classes"].tolist(), file["ignore_index"].tolist()
-        metric = cls(names, ignore_index=ignored[0] if ignored else None)
+            counts, change, seen, thresholds, classes, ignored = (file[name] for name in _SAVED)
+        metric = cls(classes.tolist(), ignore_index=int(ignored[0]) if ignored.size else None)
         if not np.array_equal(thresholds, THRESHOLDS):
             raise ValueError(f"{path} was counted at other thresholds than these")
-        if counts.shape != metric._counts.shape or counts.dtype != np.int64 or counts.min() < 0:
+        shapes = {counts.shape, change.shape or counts.shape}
+        kinds = {array.dtype for array in (counts, change, seen)}
+        if shapes != {metric._counts.shape} or kinds != {np.dtype(np.int64)} or counts.min() < 0:
             raise ValueError(f"{path}: counts are {counts.dtype} of shape {counts.shape}")
-        metric._counts = torch.from_numpy(counts)
+        metric._counts, metric._change = torch.from_numpy(counts), torch.from_numpy(change)
+        metric._seen = torch.from_numpy(seen.reshape(metric._seen.shape))
         return metric
 
     def __getstate__(self) -> dict[str, Any]:
         self._settle()
-        return {**vars(self), "_counts": self._counts.cpu()}
+        tensors = ("_counts", "_change", "_seen")
+        return {**vars(self), **{name: getattr(self, name).cpu() for name in tensors}}
+
+
+_SAVED = ("counts", "change", "seen", "thresholds", "classes", "ignore_index")
 
 
 def _ratio(part: Any, whole: Any) -> NDArray[np.float64]:
     """``part / whole``, NaN for 0/0."""
     with np.errstate(invalid="ignore"):
         return np.asarray(np.true_divide(part, whole))
-
-
-def _extremes(logits: Tensor, labels: Tensor, ignore_index: int | None) -> Tensor:
-    """Of each image the lowest and highest label and logit, float32 (N, 4); NaN shows in both."""
-    spread = torch.stack([logits.amin((1, 2, 3)), logits.amax((1, 2, 3))], dim=1)
-    return torch.cat([label_range(labels, ignore_index).float(), spread.float()], dim=1)
-
-
-def _count(logits: Tensor, labels: Tensor, ignore_index: int | None) -> Tensor:
-    """The counts (C, C + 2T) of one batch, as `SegmentationMetrics._tables` takes them apart."""
-    classes = logits.shape[1]
-    pixels = max(1, _AT_ONCE // classes)
-    total = torch.zeros(classes, classes + 2 * len(THRESHOLDS), dtype=torch.int64)
-    total = total.to(logits.device)
-    for image, truth in zip(logits, labels, strict=True):
-        parts = image.flatten(1).split(pixels, 1), truth.flatten().split(pixels)
-        for part, true in zip(*parts, strict=True):
-            total += _count_part(part, true, ignore_index)
-    return total
-
-
-def _count_part(logits: Tensor, truth: Any, ignore_index: int | None) -> Tensor:
-    """The counts of some pixels, from their logits (C, n) and labels (n,)."""
-    classes, steps = len(logits), len(THRESHOLDS)
-    scores: Any = logits.float().softmax(0)
-    taken: Any = logits.max(0).indices
-    xp: Any = torch
-    if not waits(logits):
-        # torch would share each of many short steps between threads, and on a busy machine their
-        # waiting for each other can take longer than the steps by a factor of twenty
-        xp = np
-        scores, taken, truth = scores.numpy(), taken.numpy(), truth.numpy()
-    valid = valid_pixels(truth, classes, ignore_index)
-    confusion = _tally(truth * classes + taken, valid, classes * classes)
-    own, every = [], []
-    for label, row in enumerate(scores):
-        reached = places(row)
-        own.append(_tally(reached, valid & (truth == label), steps))
-        every.append(_tally(reached, valid, steps))
-    tables = confusion.reshape(classes, classes), xp.stack(own), xp.stack(every)
-    return torch.as_tensor(xp.concatenate(tables, 1))
-
-
-def _tally(values: Any, among: Any, size: int) -> Any:
-    """How often each of 0..size-1 occurs where ``among`` is true."""
-    if isinstance(values, np.ndarray):
-        return np.bincount(values[among], minlength=size)
-    # bincount and a mask would make a GPU wait, to learn how many there are
-    counts = torch.zeros(size + 1, dtype=torch.int64, device=values.device)
-    kept = values.long().masked_fill(~among, size)
-    return counts.scatter_add_(0, kept, torch.ones_like(kept))[:size]

@@ -1,7 +1,7 @@
 import pytest
 
 from boxscore import CATALOGUE, canonical
-from boxscore.losses.names import MEANINGS, known
+from boxscore.losses.names import SYNONYMS, known
 
 NAMES = {
     "classification": "classification loss_classifier cls_loss loss_ce loss_vfl loss_mal "
@@ -61,6 +61,6 @@ def test_where_pixels_are_classified_cross_entropy_is_the_criterion() -> None:
 
 
 def test_no_name_means_two_measures() -> None:
-    names = [name for table in MEANINGS.values() for name in table.split()]
+    names = [name for table in SYNONYMS.values() for name in table.split()]
     assert len(names) == len(set(names))
-    assert set(MEANINGS) <= set(CATALOGUE)
+    assert set(SYNONYMS) <= set(CATALOGUE)

@@ -13,7 +13,14 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.functional import one_hot
 
-from boxscore.losses.semantic import cross_entropy_loss, dice_loss, focal_loss
+from boxscore.losses import (
+    count_valid,
+    cross_entropy_loss,
+    dice_loss,
+    focal_loss,
+    semantic_losses,
+)
+from boxscore.warn import Warnings
 
 Loss = Callable[..., Tensor]
 
@@ -264,6 +271,55 @@ def test_arrays_and_narrow_labels_are_taken(loss: Loss) -> None:
     assert loss(logits.detach().numpy(), targets.numpy().astype("uint8")).item() == expected
 
 
+# --- all three of a batch
+
+
+@pytest.mark.parametrize("on_a_device", [False, True])
+@pytest.mark.parametrize("channels", [1, 4])
+def test_the_losses_of_probabilities_are_those_of_their_logits(
+    channels: int, on_a_device: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logits, targets = batch(2, channels, 6, 5, ignored=True)
+    scores = logits.sigmoid() if channels == 1 else logits.softmax(1)
+    expected = {
+        "focal": focal_loss(logits, targets).item(),
+        "cross_entropy": cross_entropy_loss(logits, targets).item(),
+        "dice": dice_loss(logits, targets).item(),
+    }
+    monkeypatch.setattr("boxscore.segmentation.inputs.waits", lambda _: on_a_device)
+    for predictions in (logits, scores, scores.detach().numpy()):
+        found = semantic_losses(predictions, targets)
+        assert {n: v.item() for n, v in found.items()} == pytest.approx(expected, rel=1e-4)
+        assert not any(value.requires_grad for value in found.values())
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_saturated_probabilities_have_finite_losses(channels: int) -> None:
+    targets = torch.tensor([[[0, 1], [1, 0]]])
+    sure = (one_hot(1 - targets, 2).permute(0, 3, 1, 2).float())[:, -channels:]
+    losses = semantic_losses(sure, targets)
+    assert 15 < losses["cross_entropy"].item() < 100
+    assert losses["dice"].item() == pytest.approx(1)
+
+
+@each_loss
+def test_probabilities_by_hand_are_told(
+    loss: Loss, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("boxscore.losses.semantic._WARNINGS", Warnings())
+    logits, targets = batch(2, 3, 4, 4)
+    for predictions in (logits, logits.softmax(1), logits.softmax(1)):
+        loss(predictions, targets)
+    assert [text for text in caplog.messages if "take logits" in text] == caplog.messages
+    assert len(caplog.messages) == 1
+
+
+def test_valid_pixels_are_counted() -> None:
+    _, targets = batch(2, 3, 4, 4, ignored=True)
+    assert count_valid(targets, 255) == (targets != 255).sum()
+    assert count_valid(targets.numpy(), None) == 32
+
+
 # --- bad input
 
 
@@ -281,7 +337,7 @@ def test_on_a_device_labels_outside_the_classes_give_nan_and_no_gradient(
     loss: Loss, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """torch itself would end the process's use of the GPU there."""
-    monkeypatch.setattr("boxscore.losses.semantic.waits", lambda _: True)
+    monkeypatch.setattr("boxscore.segmentation.inputs.waits", lambda _: True)
     logits, targets = batch(2, 3, 4, 4)
     targets[1, 0, 0] = 7
     value = loss(logits, targets)

@@ -1,9 +1,11 @@
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
-from boxscore.losses.window import FULL, Sums, Window
+from boxscore.losses.window import FULL, WeightedSums, Window
 
 
 def test_the_mean_of_every_name_over_the_steps_that_had_it() -> None:
@@ -15,15 +17,80 @@ def test_the_mean_of_every_name_over_the_steps_that_had_it() -> None:
     assert window.take().means() == {}
 
 
-def test_a_nan_is_kept_and_its_first_step_known() -> None:
+def scalars(value: float) -> Any:
+    return value
+
+
+def tensors(value: float) -> Any:
+    return torch.tensor(value)
+
+
+def replicas(value: float) -> Any:
+    """One value per replica, as under DataParallel; the first replica has the NaN."""
+    return torch.tensor([value, 1.0])
+
+
+@pytest.mark.parametrize("make", [scalars, tensors, replicas])
+@pytest.mark.parametrize(
+    ("rows", "per_step", "nans"),
+    [
+        (4, 1, [1, 3]),
+        (3000, 1, [10]),
+        (3000, 1, [FULL - 1]),
+        (3000, 1, [FULL, 2999]),
+        (3000, 21, [1500, 2500]),
+        (10, 5, [0]),
+    ],
+)
+def test_the_first_nan_has_its_step_in_windows_of_any_length(
+    make: Callable[[float], Any], rows: int, per_step: int, nans: list[int]
+) -> None:
     window = Window()
-    for step, value in enumerate([1.0, math.nan, 1.0, math.nan], 1):
-        window.add({"a": torch.tensor(1.0), "b": torch.tensor(value)}, step)
+    for row in range(rows):
+        value = math.nan if row in nans else 1.0
+        window.add({"a": make(1.0), "b": make(value)}, row // per_step + 1)
     sums = window.take()
-    means, news = sums.means(), sums.first_nan
-    assert means["a"] == 1.0
-    assert math.isnan(means["b"])
-    assert news == ("b", 2)
+    assert sums.means()["a"] == 1.0
+    assert math.isnan(sums.means()["b"])
+    assert sums.first_nan == ("b", nans[0] // per_step + 1)
+    window.add({"b": make(1.0)}, rows)
+    assert window.take() == WeightedSums({"b": 1.0}, {"b": 1.0}, None, window_epsilon(make))
+
+
+def window_epsilon(make: Callable[[float], Any]) -> float:
+    return 0.0 if make is scalars else torch.finfo(torch.float32).eps
+
+
+def test_the_first_of_several_nans_is_the_earliest() -> None:
+    window = Window()
+    window.add({"a": torch.tensor(1.0), "b": math.nan}, 1)
+    window.add({"a": torch.tensor(math.nan)}, 2)
+    assert window.take().first_nan == ("b", 1)
+
+
+def test_infinity_is_no_nan() -> None:
+    window = Window()
+    window.add({"a": torch.tensor(math.inf)}, 1)
+    sums = window.take()
+    assert sums.means() == {"a": math.inf}
+    assert sums.first_nan is None
+
+
+def test_adding_reads_no_value_off_the_device() -> None:
+    """Meta tensors have no values: whatever would make a GPU wait raises on them."""
+    window = Window()
+    for step in range(FULL - 1):
+        window.add({"a": torch.empty((), device="meta")}, step)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_coarsest_dtype_of_the_values_is_known(dtype: torch.dtype) -> None:
+    window = Window()
+    window.add({"a": torch.tensor(1.0, dtype=dtype), "b": torch.tensor(1.0), "c": 1.0}, 1)
+    later = Window()
+    later.restore(window.sums())
+    for each in (window.take(), WeightedSums.of([later.take(), WeightedSums()])):
+        assert each.epsilon == torch.finfo(dtype).eps
 
 
 def test_values_let_go_of_the_graph() -> None:
@@ -70,7 +137,7 @@ def test_sums_of_several_processes_and_of_an_earlier_life() -> None:
     for number, window in enumerate(windows):
         for step in range(3 + number):
             window.add({"a": float(step), **({"b": math.nan} if number else {})}, step + 1)
-    whole = Sums.of([window.take() for window in windows])
+    whole = WeightedSums.of([window.take() for window in windows])
     assert whole.means()["a"] == pytest.approx((0 + 1 + 2 + 0 + 1 + 2 + 3) / 7)
     assert whole.first_nan == ("b", 1)
     window = Window()

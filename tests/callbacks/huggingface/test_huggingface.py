@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from boxscore.callbacks.huggingface import losses_of, read
-from boxscore.losses.parts import fold
+from boxscore.losses import fold
 
 tiny = pytest.importorskip("tests.tiny_batches")
 
