@@ -16,12 +16,13 @@ from .catalogue import CATALOGUE, TASKS, Task
 from .exit_status import ended, last_error
 from .identity import Identity
 from .keys import folder, legal, originals
-from .logger import Logger, Resumable, Status
+from .log_thread import LogThread
+from .logger import Logger, Status
 from .losses.names import unknown
 from .losses.parts import fold
 from .losses.window import Sums, Window
 from .metric import NO_CLASS, Classes, Metric, class_names
-from .records import Item, Point, RunStart, Tag, unrecorded
+from .records import Item, Point, RunStart, Tag
 from .schedule import Every
 from .warn import OnError, Warnings
 
@@ -111,8 +112,7 @@ class Run:
         self._is_resumed = False
         self._process = 0
         self.warnings = Warnings(on_error)
-        self._loggers = tuple(loggers)
-        self._recorded: dict[int, Mapping[str, int]] = {}
+        self._thread = LogThread(loggers, self.warnings)
         self._optimizer = optimizer
         self._experiment = experiment or dataset
         self._fingerprint = fingerprint and keys.word(fingerprint)
@@ -179,10 +179,7 @@ class Run:
             self.warnings.warn_once("over", "the run is closed; what comes now is not logged")
             return
         self.open()
-        for logger in self._loggers:
-            with self.warnings.catch(f"{type(logger).__name__}"):
-                known = self._recorded.get(id(logger))
-                logger.log(unrecorded(items, known) if known else items)
+        self._thread.log(items)
 
     def open(self) -> None:
         """Open every logger; does nothing where that is done. Only the first process has any."""
@@ -193,14 +190,8 @@ class Run:
 
             self._decay = regularization_kind(self._optimizer)
         self.is_open = True
-        usable = []
-        for logger in self._loggers if distributed.rank() == 0 else ():
-            with self.warnings.catch(f"{type(logger).__name__} is left out"):
-                logger.open(self._start())
-                usable.append(logger)
-                if self._is_resumed and isinstance(logger, Resumable):
-                    self._recorded[id(logger)] = logger.recorded()
-        self._loggers = tuple(usable)
+        if distributed.rank() == 0:
+            self._thread.open(self._start())
         self._process = os.getpid()
         atexit.register(self._end_with_process)
 
@@ -209,9 +200,7 @@ class Run:
         if self.is_open:
             self.is_open, self._is_over = False, True
             atexit.unregister(self._end_with_process)
-            for logger in self._loggers:
-                with self.warnings.catch(f"closing {type(logger).__name__}"):
-                    logger.close(status)
+            self._thread.close(status)
             self.warnings.report()
 
     def _end_with_process(self) -> None:

@@ -1,0 +1,153 @@
+"""The one queue and thread that keep disk and network off the training thread."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from .logger import Logger, Refused, Status
+from .records import File, Item, RunStart
+from .warn import Warnings
+
+MOST = 100_000
+"""Items that may wait, of about 300 bytes each; further ones are lost and counted."""
+
+PATIENCE = 30.0
+"""Seconds that `LogThread.close` waits for the queue."""
+
+_GATHER = 0.02  # seconds that calls are gathered for one write
+_TOGETHER = 1000  # items of one write
+_READ = 5.0  # seconds that `log` waits at most until a file is read
+
+
+class LogThread:
+    """Hands items to loggers, in their order, from a thread of its own.
+
+    A logger with ``in_memory = True`` is called at once, on the calling thread. The others write
+    within a tenth of a second, so that SIGKILL costs at most that; one whose tracker may be away
+    belongs behind a `DurableLogger`, or all of them wait for it. What a logger does not take, such
+    as for a full disk, is lost, counted and warned of once; with ``on_error="raise"`` the next call
+    raises. In a forked process, such as a data loader's worker, every call does nothing.
+
+    Args:
+        loggers: the destinations.
+        warnings: for errors of the loggers.
+        most: items that may wait.
+        patience: seconds that `close` waits for the queue.
+    """
+
+    def __init__(
+        self,
+        loggers: Sequence[Logger],
+        warnings: Warnings,
+        *,
+        most: int = MOST,
+        patience: float = PATIENCE,
+    ) -> None:
+        self._warnings, self._most, self._patience = warnings, most, patience
+        self._direct = [one for one in loggers if getattr(one, "in_memory", False)]
+        self._queued = [one for one in loggers if not getattr(one, "in_memory", False)]
+        self._process = 0  # that opened this
+        self._put = self._taken = 0  # items, each counted by one thread
+        self._error: Exception | None = None
+
+    def open(self, start: RunStart) -> None:
+        """Open each logger; one that fails is left out, with a warning."""
+        self._process = os.getpid()
+        self._queue: deque[Sequence[Item]] = deque()
+        self._news, self._closing = threading.Event(), threading.Event()
+        self._direct = self._opened(self._direct, "open", start)
+        self._queued = self._opened(self._queued, "prepare")
+        self._thread = threading.Thread(
+            target=self._run, args=(start,), name="boxscore-log", daemon=True
+        )
+        if self._queued:
+            self._thread.start()
+        self._raise_error()
+
+    def log(self, items: Sequence[Item]) -> None:
+        """Hand on ``items``: in microseconds, but a `File` is waited for until it was read."""
+        if self._process != os.getpid() or not items:
+            return
+        for logger in self._direct:
+            self._succeeds("{}", logger, "log", items)
+        if self._queued and self._put - self._taken + len(items) > self._most:
+            self._warnings.count_error("the queue of the loggers is full", "new items are lost")
+        elif self._queued:
+            self._put += len(items)
+            self._queue.append(tuple(items))
+            self._news.set()
+            if any(isinstance(item, File) for item in items):
+                self._wait_until_read(self._put)
+        self._raise_error()
+
+    def close(self, status: Status = "FINISHED") -> None:
+        """Wait for the queue, and close each logger."""
+        if self._process != os.getpid():
+            return
+        self._process = 0
+        self._closing.set()
+        self._news.set()
+        if self._thread.ident is not None:
+            self._thread.join(self._patience)
+        if self._thread.is_alive():
+            self._queue.clear()
+            lost = self._put - self._taken
+            self._warnings.count_error("closing", f"{lost} items were not written and are lost")
+            self._thread.join(self._patience)  # the call in progress
+        for logger in (*self._direct, *(() if self._thread.is_alive() else self._queued)):
+            self._succeeds("closing {}", logger, "close", status)
+        self._raise_error()
+
+    def _opened(self, loggers: Sequence[Logger], verb: str, *start: RunStart) -> list[Logger]:
+        return [one for one in loggers if self._succeeds("{} is left out", one, verb, *start)]
+
+    def _wait_until_read(self, put: int) -> None:
+        end = time.monotonic() + _READ
+        while self._taken < put and time.monotonic() < end:
+            time.sleep(0.001)
+
+    def _run(self, start: RunStart) -> None:
+        self._queued = self._opened(self._queued, "open", start)
+        while True:
+            self._news.wait()
+            self._closing.wait(_GATHER)
+            self._news.clear()
+            is_last = self._closing.is_set()
+            while self._queue:
+                self._write()
+            if is_last:
+                return
+
+    def _write(self) -> None:
+        """Hand the first calls of the queue to every logger."""
+        items: list[Item] = []
+        while self._queue and len(items) < _TOGETHER:
+            items += self._queue.popleft()
+        for logger in self._queued:
+            self._succeeds("{}", logger, "log", items)
+        self._taken += len(items)
+
+    def _succeeds(self, kind: str, logger: Logger, verb: str, *args: object) -> bool:
+        """Call a verb of ``logger``; keep or count its error."""
+        name = type(logger).__name__
+        try:
+            if call := getattr(logger, verb, None):  # `prepare` is optional
+                call(*args)
+        except Exception as error:
+            if self._warnings.on_error == "raise":
+                self._error = self._error or error
+            elif isinstance(error, Refused):
+                self._warnings.count_error(f"{name} {', '.join(error.names)}", error)
+            else:
+                self._warnings.count_error(kind.format(name), error)
+            return False
+        return True
+
+    def _raise_error(self) -> None:
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
