@@ -122,7 +122,7 @@ class TensorBoardLogger:
     ) -> Iterator[tuple[str, Mapping[Hashable, Item], Callable[[], Any]]]:
         """Split, items by their identity, and maker of each event of what is not yet written."""
         points: dict[tuple[str, int, int], dict[Hashable, Point]] = {}
-        for item in items:
+        for item in dict.fromkeys(items):
             match item:
                 case Point() if not item.tag.startswith(_NOT_DRAWN):
                     # the value as text, because NaN is not equal to itself
