@@ -20,7 +20,7 @@ from boxscore.records import File, Point, Tag
 
 from .spool import append_atomically
 
-_NEW = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 _PNG = b"\x89PNG\r\n\x1a\n"
 _VERSION = "brain.Event:2"
 _LENGTH, _CHECK = 8, 4  # bytes of a record's length, and of each of its two checksums

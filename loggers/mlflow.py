@@ -13,8 +13,8 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from time import time as now
 from typing import Any
@@ -67,7 +67,7 @@ class MLflowLogger:
         self._tries = 0
         self._most = {self._log_points: 1000, self._set_tags: 100, self._set_params: 100}
 
-    def __reduce__(self) -> tuple[Callable[[], MLflowLogger], tuple[()]]:
+    def __reduce__(self) -> tuple[object, ...]:
         """A copy in another process is unopened."""
         settings = {"experiment": self._experiment, "run": self._join}
         return functools.partial(MLflowLogger, self._given, **settings), ()
@@ -97,8 +97,7 @@ class MLflowLogger:
     def place(self) -> dict[str, str | None]:
         """The destination without credentials, from which `at` makes a logger in any process.
 
-        Raises:
-            ValueError: as `prepare`.
+        Raises `ValueError` as `prepare`.
         """
         self.prepare()
         return {
@@ -147,12 +146,7 @@ class MLflowLogger:
                 self._client = MlflowClient(self._uri)
                 run = self._client.get_run(self._join) if self._join else self._own_run(start)
                 self._run = str(run.info.run_id)
-                if start.resumed:
-                    # the latest metric of a key is that of the largest step
-                    metrics = self._client.get_run(self._run).data.to_proto().metrics
-                    self._recorded = {metric.key: int(metric.step) for metric in metrics}
-                else:
-                    self._recorded = {}
+                self._recorded = self._last_steps() if start.resumed else {}
         except Refused as refusal:
             raise ValueError(f"MLflow does not open the run: {refusal.reason}") from None
         tags = {_RUN: start.id, **start.tags}
@@ -208,6 +202,11 @@ class MLflowLogger:
                     self._run, RunStatus.from_string(status), ended, None
                 )
         self._run, self._client = "", None
+
+    def _last_steps(self) -> dict[str, int]:
+        # the latest metric of a key is that of the largest step
+        metrics = self._client.get_run(self._run).data.to_proto().metrics
+        return {metric.key: int(metric.step) for metric in metrics}
 
     def _own_run(self, start: RunStart) -> Any:
         """The one MLflow run that has ``start.id`` as its tag."""
@@ -313,23 +312,14 @@ class MLflowLogger:
             return [(file, ValueError(f"there is no file {file.path}"))]
         folder = str(name.parent) if name.parent.parts else None
         try:
-            with mlflow_request(self._uri), _named(name.name, Path(file.path)) as path:
+            with mlflow_request(self._uri), tempfile.TemporaryDirectory() as copies:
+                path = shutil.copy(file.path, Path(copies) / name.name)  # MLflow keeps its name
                 self._client.log_artifact(self._run, str(path), folder)
             return []
         except Refused as refusal:
             return [(file, self._gone() or refusal)]
         except OSError as error:
             return [(file, self._gone() or Unclear(str(error)))]
-
-
-@contextmanager
-def _named(name: str, path: Path) -> Iterator[Path]:
-    """A file called ``name`` with the content of ``path``: MLflow keeps a file's own name."""
-    if path.name == name:
-        yield path
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(shutil.copy(path, Path(folder) / name))
 
 
 def _experiment_id(client: Any, name: str, artifacts: str | None) -> str:

@@ -3,8 +3,8 @@
 ::
 
     <run>-<hex>/            readable by its owner alone
-        calls.jsonl         first line: run, destination, process; then one line per call
-        cursor              bytes of calls.jsonl that were delivered
+        calls.jsonl         the cursor: bytes that were delivered; run, destination, process;
+                            then one line per call
         files/              copies of the files that were recorded
 
 Every process has a folder of its own and locks it while it may write to or deliver it. A call is
@@ -15,6 +15,7 @@ Nothing here is unpickled, and no credential is written.
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import os
 import shutil
@@ -22,7 +23,8 @@ import socket
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
+from operator import attrgetter
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -33,9 +35,9 @@ BATCH = 1000
 """Items in one delivery, and at most in one line."""
 
 FORMAT = 2
-_CALLS, _CURSOR, _FILES = "calls.jsonl", "cursor", "files"
+_CALLS, _FILES = "calls.jsonl", "files"
+_CURSOR = b"%020d\n"
 _CHUNK = 1 << 16
-_NEW = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL
 Place = Mapping[str, str | None]
 
 
@@ -45,7 +47,7 @@ def append_atomically(descriptor: int, data: bytes, size: int) -> int:
     Raises:
         OSError: the disk does not take all of it; the file is then as before.
     """
-    written = os.write(descriptor, data)
+    written = os.pwrite(descriptor, data, size)
     if written < len(data):
         os.ftruncate(descriptor, size)
         raise OSError(f"no space left: the disk took {written} of {len(data)} bytes")
@@ -158,28 +160,23 @@ class Spool:
     def __init__(self, folder: Path, descriptor: int | None = None) -> None:
         """Read the spool in ``folder``. Raises `ValueError` if it holds none, or none yet."""
         self.folder = folder
-        path = folder / _CALLS
-        self._cursor = -1
-        self._calls = os.open(path, os.O_RDWR | os.O_APPEND) if descriptor is None else descriptor
+        self._calls = os.open(folder / _CALLS, os.O_RDWR) if descriptor is None else descriptor
         try:
-            # only its own process creates the cursor: another may be deleting the folder
-            self._cursor = self._opened_cursor(create=descriptor is not None)
-            head = next(self._whole_lines(0), b"")
+            cursor, head = itertools.islice(self._whole_lines(0), 2)
             facts = json.loads(head)
             if facts["boxscore"] != FORMAT:
                 raise ValueError("another version of boxscore wrote it")
             self.start = RunStart(**facts["start"])
             self.place: Place | None = facts["place"]
             self.process = Process(**facts["process"])
-            self._head = len(head)
+            self._head = len(cursor) + len(head)
             self.size = os.fstat(self._calls).st_size
-            self.cursor = self._read_cursor()
+            # at the start if it is unreadable: repeating a delivery is harmless
+            at = int(cursor) if cursor.strip().isdigit() else 0
+            self.cursor = at if self._head <= at <= self.size else self._head
         except (ValueError, TypeError, KeyError) as error:
             self.release()
             raise ValueError(f"{folder} is not a spool: {error}") from None
-        except OSError:
-            self.release()
-            raise
 
     @classmethod
     def create(cls, parent: Path, start: RunStart, place: Place | None) -> Spool:
@@ -187,12 +184,12 @@ class Spool:
         parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder = parent.absolute() / f"{_alphanumeric(start.id)[:8]}-{uuid.uuid4().hex[:8]}"
         folder.mkdir(mode=0o700)
-        descriptor = os.open(folder / _CALLS, _NEW, 0o600)
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
         facts = {"start": asdict(start), "place": place, "process": asdict(Process.this())}
+        descriptor = os.open(folder / _CALLS, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            append_atomically(descriptor, _line({"boxscore": FORMAT, **facts}), 0)
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            append_atomically(descriptor, _CURSOR % 0 + _line({"boxscore": FORMAT, **facts}), 0)
         except OSError:
             os.close(descriptor)
             shutil.rmtree(folder, ignore_errors=True)
@@ -301,34 +298,14 @@ class Spool:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def release(self) -> None:
-        """Close the files and drop the lock; a second call does nothing."""
-        descriptors, self._calls, self._cursor = (self._calls, self._cursor), -1, -1
-        for descriptor in descriptors:
-            if descriptor >= 0:
-                os.close(descriptor)
-
-    def _opened_cursor(self, *, create: bool) -> int:
-        """The cursor's descriptor, -1 where there is no such file."""
-        try:
-            kind = os.O_RDWR | os.O_CREAT if create else os.O_RDWR
-            return os.open(self.folder / _CURSOR, kind, 0o600)
-        except FileNotFoundError:
-            return -1
-
-    def _read_cursor(self) -> int:
-        """Where delivery continues; at the start if that is unreadable: repeating is harmless."""
-        if self._cursor < 0:
-            return self._head
-        try:
-            cursor = int(os.pread(self._cursor, 20, 0))
-        except ValueError:
-            return self._head
-        return cursor if self._head <= cursor <= self.size else self._head
+        """Close the file and drop the lock; a second call does nothing."""
+        calls, self._calls = self._calls, -1
+        if calls >= 0:
+            os.close(calls)
 
     def _move(self, cursor: int) -> None:
         self.cursor = cursor
-        if self._cursor >= 0:
-            os.pwrite(self._cursor, b"%020d" % cursor, 0)
+        os.pwrite(self._calls, _CURSOR % cursor, 0)
 
 
 def _alphanumeric(text: str) -> str:
@@ -336,30 +313,22 @@ def _alphanumeric(text: str) -> str:
 
 
 def _line(call: object) -> bytes:
-    return json.dumps(call, separators=(",", ":")).encode() + b"\n"
+    # NumPy's numbers and tensors of one element have `item`
+    return json.dumps(call, separators=(",", ":"), default=lambda x: x.item()).encode() + b"\n"
+
+
+_KINDS: dict[str, type[Item]] = {"p": Point, "t": Tag, "f": File}
+_FIELDS = {
+    kind: (letter, attrgetter(*(field.name for field in fields(kind))))
+    for letter, kind in _KINDS.items()
+}
 
 
 def _encoded(item: Item) -> list[Any]:
-    match item:
-        case Point():
-            value, step = float(item.value), int(item.step)
-            return ["p", item.name, value, step, item.split, item.time, item.scope]
-        case Tag():
-            return ["t", item.name, item.value]
-        case File():
-            return ["f", item.name, item.path, item.step, item.split, item.time]
+    letter, values = _FIELDS[type(item)]
+    return [letter, *values(item)]
 
 
-def _decoded(item: list[Any], files: Path) -> Item:
-    kind, *fields = item
-    match kind:
-        case "p":
-            name, value, step, split, time, scope = fields
-            return Point(str(name), float(value), int(step), str(split), float(time), str(scope))
-        case "t":
-            name, value = fields
-            return Tag(str(name), str(value))
-        case "f":
-            name, path, step, split, time = fields
-            return File(str(name), str(files / path), int(step), str(split), float(time))
-    raise ValueError(f"unknown kind of item {kind!r}")
+def _decoded(encoded: list[Any], files: Path) -> Item:
+    item = _KINDS[encoded[0]](*encoded[1:])
+    return replace(item, path=str(files / item.path)) if isinstance(item, File) else item

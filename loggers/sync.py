@@ -76,58 +76,31 @@ def sync(
 def _synced(
     spool: Spool, tracking_uri: str | None, gone: Collection[str], tell: Callable[[int], None]
 ) -> Synced:
-    """Deliver one spool, as far as possible."""
-    result = Synced(spool.folder, spool.start.name)
-    try:
-        left = _reason_to_leave(spool, gone)
-        if not left:
-            assert spool.place is not None
-            return _delivered(spool, MLflowLogger.at(spool.place, tracking_uri), gone, tell)
-    except (ValueError, OSError) as error:
-        left = without_credentials(str(error))
-    finally:
-        spool.release()
-    return replace(result, left=left)
-
-
-def _reason_to_leave(spool: Spool, gone: Collection[str]) -> str:
-    """Why ``spool`` must not be touched, or ``""``."""
-    if spool.owner != os.geteuid():
-        return "it belongs to another user"
-    if not spool.lock() and not _is_gone(spool, gone):
-        return "a live training or another sync has it in hand"
-    if spool.place is None:
-        return "only the training itself knows its logger"
-    return ""
-
-
-def _is_gone(spool: Spool, gone: Collection[str]) -> bool:
-    """Whether the spool's host is another one, named as gone."""
-    return spool.process.host in gone and not spool.process.is_local
-
-
-def _delivered(
-    spool: Spool, logger: MLflowLogger, gone: Collection[str], tell: Callable[[int], None]
-) -> Synced:
-    """Deliver all of a spool and remove it, if the run is over."""
+    """Deliver one spool, as far as possible, and remove it if the run is over."""
     result, warnings = Synced(spool.folder, spool.start.name), Warnings()
     try:
+        if left := _reason_to_leave(spool, gone):
+            return replace(result, left=left)
+        assert spool.place is not None
+        logger = MLflowLogger.at(spool.place, tracking_uri)
         for batch in deliver(spool, logger, warnings, _pause):
             result = replace(result, items=result.items + len(batch.items), status=batch.status)
             tell(spool.size - spool.cursor)
             if not batch.size or batch.status is not None:
                 break
-    except ConnectionError as error:
-        return replace(result, left=str(error))
-    if result.status is None:
-        if left := _may_run(spool, gone):
-            return replace(result, left=left)
-        if not _is_continued(spool, gone):
-            result = replace(result, status="KILLED")
-            hand_over(Batch(status="KILLED", time=spool.modified), logger, warnings)
-    tell(0)
-    spool.remove()
-    return result
+        if result.status is None:
+            if left := _reason_to_wait(spool, gone):
+                return replace(result, left=left)
+            if not _is_continued(spool, gone):
+                result = replace(result, status="KILLED")
+                hand_over(Batch(status="KILLED", time=spool.modified), logger, warnings)
+        tell(0)
+        spool.remove()
+        return result
+    except (ValueError, OSError) as error:
+        return replace(result, status=None, left=without_credentials(str(error)))
+    finally:
+        spool.release()
 
 
 def _pause(error: Exception, failures: int) -> None:
@@ -136,16 +109,29 @@ def _pause(error: Exception, failures: int) -> None:
     time.sleep(_PAUSE)
 
 
-def _may_run(spool: Spool, gone: Collection[str]) -> str:
+def _is_gone(spool: Spool, gone: Collection[str]) -> bool:
+    """Whether the spool's host is another one, named as gone."""
+    return spool.process.host in gone and not spool.process.is_local
+
+
+def _reason_to_leave(spool: Spool, gone: Collection[str]) -> str:
+    """Why ``spool`` must not be touched, or ``""``."""
+    if spool.owner != os.geteuid():
+        return "it belongs to another user"
+    if not spool.lock() and not _is_gone(spool, gone):
+        return "a live training or another sync has it in hand"
+    return "" if spool.place is not None else "only the training itself knows its logger"
+
+
+def _reason_to_wait(spool: Spool, gone: Collection[str]) -> str:
     """Why a run without an end may still be running, or ``""``."""
-    process = spool.process
-    if not process.is_local and not _is_gone(spool, gone):
-        folder = shlex.quote(str(spool.folder.parent))
+    host = spool.process.host
+    if not spool.process.is_local and not _is_gone(spool, gone):
         return (
-            f"whether the training still runs is only seen on {process.host}; if that host no "
-            f"longer exists: boxscore sync {folder} --host-gone {process.host}"
+            f"whether the training still runs is only seen on {host}; if that host no longer "
+            f"exists: boxscore sync {shlex.quote(str(spool.folder.parent))} --host-gone {host}"
         )
-    return "its process still runs" if process.is_alive else ""
+    return "its process still runs" if spool.process.is_alive else ""
 
 
 def _is_continued(spool: Spool, gone: Collection[str]) -> bool:

@@ -12,12 +12,6 @@ from .logger import Logger, Refused, Status
 from .records import File, Item, RunStart
 from .warn import Warnings
 
-MOST = 100_000
-"""Items that may wait, of about 300 bytes each; further ones are lost and counted."""
-
-PATIENCE = 30.0
-"""Seconds that `LogThread.close` waits for the queue."""
-
 _GATHER = 0.02  # seconds that calls are gathered for one write
 _TOGETHER = 1000  # items of one write
 _READ = 5.0  # seconds that `log` waits at most until a file is read
@@ -32,22 +26,16 @@ class LogThread:
     as for a full disk, is lost, counted and warned of once; with ``on_error="raise"`` the next call
     raises. In a forked process, such as a data loader's worker, every call does nothing.
 
-    Args:
-        loggers: the destinations.
-        warnings: for errors of the loggers.
-        most: items that may wait.
+    Attributes:
+        most: items that may wait, of about 300 bytes each; further ones are lost and counted.
         patience: seconds that `close` waits for the queue.
     """
 
-    def __init__(
-        self,
-        loggers: Sequence[Logger],
-        warnings: Warnings,
-        *,
-        most: int = MOST,
-        patience: float = PATIENCE,
-    ) -> None:
-        self._warnings, self._most, self._patience = warnings, most, patience
+    most = 100_000
+    patience = 30.0
+
+    def __init__(self, loggers: Sequence[Logger], warnings: Warnings) -> None:
+        self._warnings = warnings
         self._direct = [one for one in loggers if getattr(one, "in_memory", False)]
         self._queued = [one for one in loggers if not getattr(one, "in_memory", False)]
         self._process = 0  # that opened this
@@ -73,8 +61,8 @@ class LogThread:
         if self._process != os.getpid() or not items:
             return
         for logger in self._direct:
-            self._succeeds("{}", logger, "log", items)
-        if self._queued and self._put - self._taken + len(items) > self._most:
+            self._succeeds("{}: items are lost", logger, "log", items)
+        if self._queued and self._put - self._taken + len(items) > self.most:
             self._warnings.count_error("the queue of the loggers is full", "new items are lost")
         elif self._queued:
             self._put += len(items)
@@ -92,12 +80,12 @@ class LogThread:
         self._closing.set()
         self._news.set()
         if self._thread.ident is not None:
-            self._thread.join(self._patience)
+            self._thread.join(self.patience)
         if self._thread.is_alive():
             self._queue.clear()
             lost = self._put - self._taken
             self._warnings.count_error("closing", f"{lost} items were not written and are lost")
-            self._thread.join(self._patience)  # the call in progress
+            self._thread.join(self.patience)  # the call in progress
         for logger in (*self._direct, *(() if self._thread.is_alive() else self._queued)):
             self._succeeds("closing {}", logger, "close", status)
         self._raise_error()
@@ -128,7 +116,7 @@ class LogThread:
         while self._queue and len(items) < _TOGETHER:
             items += self._queue.popleft()
         for logger in self._queued:
-            self._succeeds("{}", logger, "log", items)
+            self._succeeds("{}: items are lost", logger, "log", items)
         self._taken += len(items)
 
     def _succeeds(self, kind: str, logger: Logger, verb: str, *args: object) -> bool:

@@ -113,7 +113,8 @@ def test_a_full_queue_loses_the_newest_and_tells_it(caplog: pytest.LogCaptureFix
     logger = Slow()
     logger.gate.clear()
     warnings = Warnings()
-    thread = LogThread([logger], warnings, most=100)
+    thread = LogThread([logger], warnings)
+    thread.most = 100
     thread.open(RUN)
     for point in points(1, 150):
         thread.log([point])
@@ -127,7 +128,8 @@ def test_a_full_queue_loses_the_newest_and_tells_it(caplog: pytest.LogCaptureFix
 def test_closing_has_bounded_patience(caplog: pytest.LogCaptureFixture) -> None:
     stuck, direct = Slow(), MemoryLogger()
     stuck.gate.clear()
-    thread = LogThread([stuck, direct], Warnings(), patience=0.1)
+    thread = LogThread([stuck, direct], Warnings())
+    thread.patience = 0.1
     thread.open(RUN)
     thread.log(points(1, 7))
     start = time.monotonic()
@@ -257,7 +259,7 @@ class Away(MemoryLogger):
 
 def recording(folder: Path, witness: int) -> None:
     """In a forked child: log for ever, and report each step and its time."""
-    loggers: list[Any] = [
+    loggers = [
         TensorBoardLogger(folder / "log"),
         DurableLogger(Away(), folder / "spool"),
     ]

@@ -159,13 +159,14 @@ def test_a_spool_whose_removal_failed_repeats_nothing(
     assert [*tmp_path.iterdir()] == []
 
 
-def test_a_spool_without_a_cursor_is_delivered_from_its_start(
-    train: Callable[..., None], tmp_path: Path
+@pytest.mark.parametrize("cursor", [b"\0", b"9" * 20])
+def test_a_spool_whose_cursor_is_unreadable_is_delivered_from_its_start(
+    train: Callable[..., None], tmp_path: Path, cursor: bytes
 ) -> None:
-    """As after a kill while it was being removed."""
     tracker = Tracker()
     spool = left_spool(tmp_path, RUN, points(1, 10), tracker)
-    (spool.folder / "cursor").unlink()
+    with (spool.folder / "calls.jsonl").open("r+b") as calls:
+        calls.write(cursor)
     train(tracker, points(5, 20))
     assert tracker.steps() == [*range(1, 21)]
 
@@ -184,7 +185,8 @@ def test_sync_continues_a_resumed_spool(sqlite: str, tmp_path: Path, batches: in
         for _ in range(batches):
             next(delivery)
         spool.release()
-        (spool.folder / "cursor").write_bytes(b"")  # as if it had not reached the disk
+        with (left.folder / "calls.jsonl").open("r+b") as calls:
+            calls.write(b"0" * 20)  # as if it had not reached the disk
     (result,) = sync(tmp_path)
     assert (result.left, result.status) == ("", "KILLED")
     assert history(sqlite, run) == ("KILLED", [*range(1, 3501)])

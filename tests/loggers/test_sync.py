@@ -482,7 +482,7 @@ def test_an_unreadable_line_is_passed_over_and_said(
     run = left()
     (spool,) = spools(tmp_path)
     lines = (spool / "calls.jsonl").read_bytes().splitlines(keepends=True)
-    lines[2] = b"\0\0garbage\xff\n"
+    lines[3] = b"\0\0garbage\xff\n"
     (spool / "calls.jsonl").write_bytes(b"".join(lines))
     assert sync(tmp_path)[0].left == ""
     assert history(sqlite, run) == told([*points(1000), *points(500, 2000)])
@@ -502,15 +502,26 @@ def test_a_live_training_keeps_its_spool(sqlite: str, tmp_path: Path) -> None:
     assert sync(tmp_path) == []
 
 
+def moved(spool: Path, **process: str) -> None:
+    """As if another process had written it."""
+    cursor, head, *rest = (spool / "calls.jsonl").read_bytes().splitlines(keepends=True)
+    facts = json.loads(head)
+    facts["process"] |= process
+    lines = [cursor, json.dumps(facts).encode() + b"\n", *rest]
+    (spool / "calls.jsonl").write_bytes(b"".join(lines))
+
+
 def test_a_training_on_another_host_is_not_called_killed(
     sqlite: str, tmp_path: Path, left: Callable[..., RunStart]
 ) -> None:
     run = left(end=False)
     (spool,) = spools(tmp_path)
-    head, *rest = (spool / "calls.jsonl").read_bytes().splitlines(keepends=True)
+    cursor, head, *rest = (spool / "calls.jsonl").read_bytes().splitlines(keepends=True)
     facts = json.loads(head)
     facts["process"] |= {"host": "elsewhere", "boot": "another"}
-    (spool / "calls.jsonl").write_bytes(json.dumps(facts).encode() + b"\n" + b"".join(rest))
+    (spool / "calls.jsonl").write_bytes(
+        b"\n".join([cursor.strip(), json.dumps(facts).encode(), b""]) + b"".join(rest)
+    )
     left_as_it_is = sync(tmp_path)[0].left
     assert "only seen on elsewhere" in left_as_it_is
     assert f"boxscore sync {spool.parent} --host-gone elsewhere" in left_as_it_is
@@ -530,10 +541,12 @@ def test_a_container_on_this_machine_is_known_to_be_gone(
     """Its host name is gone with it; the kernel, and so the lock, is the same."""
     run = left(end=False)
     (spool,) = spools(tmp_path)
-    head, *rest = (spool / "calls.jsonl").read_bytes().splitlines(keepends=True)
+    cursor, head, *rest = (spool / "calls.jsonl").read_bytes().splitlines(keepends=True)
     facts = json.loads(head)
     facts["process"]["host"] = "trainer-pod-7f9c"
-    (spool / "calls.jsonl").write_bytes(json.dumps(facts).encode() + b"\n" + b"".join(rest))
+    (spool / "calls.jsonl").write_bytes(
+        b"\n".join([cursor.strip(), json.dumps(facts).encode(), b""]) + b"".join(rest)
+    )
     assert sync(tmp_path)[0].status == "KILLED"
     assert status(sqlite, run) == "KILLED"
 
