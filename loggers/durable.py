@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from boxscore.logger import Logger, Refused, Status, Warnings
@@ -58,11 +59,7 @@ class DurableLogger:
         return _rebuilt, (self._logger, self._path, self._patience)
 
     def prepare(self) -> None:
-        """Resolve paths, and prepare ``logger``.
-
-        Raises:
-            ValueError: its settings cannot work, such as a ``file:`` store.
-        """
+        """Resolve paths, and prepare ``logger``. Raises `ValueError` for its settings."""
         self._path = self._path.absolute()
         if prepare := getattr(self._logger, "prepare", None):
             prepare()
@@ -123,12 +120,8 @@ def deliver(
     The cursor stays before the end of the run, so that a spool whose removal fails is still known
     to have one.
 
-    Args:
-        spool: locked.
-        logger: the destination; it is opened first.
-        warnings: for what is refused or unreadable.
-        pause: called with an error of ``logger`` and how many there were in a row; waits, or
-            raises to end the delivery.
+    ``pause`` is called with an error of ``logger`` and how many there were in a row; it waits, or
+    raises to end the delivery.
     """
     is_open, failures = False, 0
     while True:
@@ -176,6 +169,7 @@ class DeliveryThread:
         self._recorded = self._arrived = 0  # items
         self._news, self._hurry, self._tried = (threading.Event() for _ in range(3))
         self._has_given_up = self._is_disabled = False
+        self._end: tuple[Status, float] | None = None  # until it is recorded
         self._spools: list[Spool] = []
         _alive.add(self)
         place = logger.place() if hasattr(logger, "place") else None
@@ -198,31 +192,31 @@ class DeliveryThread:
             self._news.set()
 
     def finish(self, status: Status, first_try: float, patience: float) -> None:
-        """Record the end of the run, and wait for the delivery. Raises `OSError`.
-
-        Args:
-            status: how the run ended.
-            first_try: seconds to wait at most until the tracker was tried.
-            patience: seconds to wait after that.
-        """
+        """Record the end; wait ``first_try`` s until the tracker was tried, ``patience`` s more."""
         if self._is_disabled:
             return
-        try:
-            with self._lock:
-                self._own.record_end(status, time.time())
-        finally:
-            self._hurry.set()
-            self._news.set()
-            self._tried.wait(first_try)
-            self._thread.join(patience)
-            if self._thread.is_alive():
-                self._has_given_up = True
-                self._warnings.warn_once(
-                    "left",
-                    f"{self._recorded - self._arrived} items and the end of run "
-                    f"{self._start.name!r} are not delivered yet; deliver them with: "
-                    f"boxscore sync {shlex.quote(str(self._path))}",
-                )
+        self._end = status, time.time()
+        with self._lock, suppress(OSError):
+            self._record_end()
+        self._hurry.set()
+        self._news.set()
+        self._tried.wait(first_try)
+        self._thread.join(patience)
+        if self._thread.is_alive():
+            self._has_given_up = True
+            self._warnings.warn_once(
+                "left",
+                f"{self._recorded - self._arrived} items and the end of run {self._start.name!r} "
+                "are not delivered yet; deliver them with: "
+                f"boxscore sync {shlex.quote(str(self._path))}",
+            )
+        if self._end is not None:
+            raise OSError(f"{self._path} does not take the end of run {self._start.name!r}")
+
+    def _record_end(self) -> None:
+        if self._end is not None:
+            self._own.record_end(*self._end)
+            self._end = None
 
     def disable_after_fork(self) -> None:
         """In a forked child: it has no thread, and must not hold the spools' locks."""
@@ -262,11 +256,13 @@ class DeliveryThread:
         if spool is not self._own:
             return True
         with self._lock:
-            if spool.size > _COMPACT:
+            if spool.size > _COMPACT or self._end is not None:
                 spool.truncate()
+            with suppress(OSError):  # a full disk has room for the end where calls were truncated
+                self._record_end()
             if spool.cursor < spool.size:
                 return False
-        if self._hurry.is_set():  # the disk did not take the end of the run
+        if self._hurry.is_set():
             return True
         self._news.wait()
         self._news.clear()

@@ -213,7 +213,7 @@ class Spool:
 
     @property
     def modified(self) -> float:
-        """When it was last written to, in seconds since the epoch."""
+        """When it was last recorded to, in seconds since the epoch."""
         return os.fstat(self._calls).st_mtime
 
     def lock(self) -> bool:
@@ -304,8 +304,9 @@ class Spool:
             os.close(calls)
 
     def _move(self, cursor: int) -> None:
-        self.cursor = cursor
+        modified, self.cursor = self.modified, cursor
         os.pwrite(self._calls, _CURSOR % cursor, 0)
+        os.utime(self._calls, (modified, modified))
 
 
 def _alphanumeric(text: str) -> str:

@@ -12,7 +12,7 @@ from .logger import Logger, Refused, Status
 from .records import File, Item, RunStart
 from .warn import Warnings
 
-_GATHER = 0.02  # seconds that calls are gathered for one write
+_GATHER = 0.05  # seconds that calls are gathered for one write
 _TOGETHER = 1000  # items of one write
 _READ = 5.0  # seconds that `log` waits at most until a file is read
 
@@ -49,9 +49,8 @@ class LogThread:
         self._news, self._closing = threading.Event(), threading.Event()
         self._direct = self._opened(self._direct, "open", start)
         self._queued = self._opened(self._queued, "prepare")
-        self._thread = threading.Thread(
-            target=self._run, args=(start,), name="boxscore-log", daemon=True
-        )
+        self._thread = threading.Thread(target=self._run, name="boxscore-log", daemon=True)
+        self._start = start
         if self._queued:
             self._thread.start()
         self._raise_error()
@@ -68,8 +67,9 @@ class LogThread:
             self._put += len(items)
             self._queue.append(tuple(items))
             self._news.set()
-            if any(isinstance(item, File) for item in items):
-                self._wait_until_read(self._put)
+            end = time.monotonic() + any(isinstance(item, File) for item in items) * _READ
+            while self._taken < self._put and time.monotonic() < end:
+                time.sleep(0.001)
         self._raise_error()
 
     def close(self, status: Status = "FINISHED") -> None:
@@ -93,31 +93,22 @@ class LogThread:
     def _opened(self, loggers: Sequence[Logger], verb: str, *start: RunStart) -> list[Logger]:
         return [one for one in loggers if self._succeeds("{} is left out", one, verb, *start)]
 
-    def _wait_until_read(self, put: int) -> None:
-        end = time.monotonic() + _READ
-        while self._taken < put and time.monotonic() < end:
-            time.sleep(0.001)
-
-    def _run(self, start: RunStart) -> None:
-        self._queued = self._opened(self._queued, "open", start)
+    def _run(self) -> None:
+        self._queued = self._opened(self._queued, "open", self._start)
         while True:
             self._news.wait()
             self._closing.wait(_GATHER)
             self._news.clear()
             is_last = self._closing.is_set()
             while self._queue:
-                self._write()
+                items: list[Item] = []
+                while self._queue and len(items) < _TOGETHER:
+                    items += self._queue.popleft()
+                for logger in self._queued:
+                    self._succeeds("{}: items are lost", logger, "log", items)
+                self._taken += len(items)
             if is_last:
                 return
-
-    def _write(self) -> None:
-        """Hand the first calls of the queue to every logger."""
-        items: list[Item] = []
-        while self._queue and len(items) < _TOGETHER:
-            items += self._queue.popleft()
-        for logger in self._queued:
-            self._succeeds("{}: items are lost", logger, "log", items)
-        self._taken += len(items)
 
     def _succeeds(self, kind: str, logger: Logger, verb: str, *args: object) -> bool:
         """Call a verb of ``logger``; keep or count its error."""

@@ -200,8 +200,8 @@ def test_with_on_error_raise_the_next_call_raises(verb: str) -> None:
 
 
 def test_it_pickles_and_copies_before_it_opens(tmp_path: Path) -> None:
-    loggers = [MemoryLogger(), TensorBoardLogger(tmp_path), DurableLogger(MemoryLogger(), "spool")]
-    thread = LogThread(loggers, Warnings())
+    durable = DurableLogger(MemoryLogger(), "spool")
+    thread = LogThread([MemoryLogger(), TensorBoardLogger(tmp_path), durable], Warnings())
     for again in (pickle.loads(pickle.dumps(thread)), copy.deepcopy(thread)):
         assert isinstance(again, LogThread)
     assert [one.name for one in threading.enumerate() if "boxscore-log" in one.name] == []
@@ -234,7 +234,7 @@ def test_a_forked_worker_neither_logs_nor_closes() -> None:
 
 
 def test_a_file_may_go_once_it_was_logged(tmp_path: Path) -> None:
-    seen = []
+    seen: list[str] = []
 
     class Reader(Slow):
         def log(self, items: Sequence[Item]) -> None:
@@ -259,11 +259,8 @@ class Away(MemoryLogger):
 
 def recording(folder: Path, witness: int) -> None:
     """In a forked child: log for ever, and report each step and its time."""
-    loggers = [
-        TensorBoardLogger(folder / "log"),
-        DurableLogger(Away(), folder / "spool"),
-    ]
-    thread = LogThread(loggers, Warnings())
+    durable = DurableLogger(Away(), folder / "spool")
+    thread = LogThread([TensorBoardLogger(folder / "log"), durable], Warnings())
     thread.open(RUN)
     step = 0
     while True:

@@ -455,3 +455,14 @@ def test_an_error_that_is_no_outage_is_not_called_one(
     logger.close(patience=0.2)
     assert "Deleted failed (the experiment 'bccd' was deleted)" in caplog.messages[0]
     assert "cannot be reached" not in caplog.text
+
+
+def test_the_end_of_a_run_reaches_the_tracker_on_a_full_disk(tmp_path: Path) -> None:
+    inner = Unsteady()
+    logger = DurableLogger(inner, tmp_path)
+    logger.open(RUN)
+    logger.log(points(10))
+    with full_disk(spools(tmp_path)[0].stat().st_size):
+        logger.close("FAILED")
+    assert (inner.points, inner.status) == (points(10), "FAILED")
+    assert spools(tmp_path) == []
