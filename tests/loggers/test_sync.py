@@ -66,7 +66,7 @@ def status(uri: str, start: RunStart) -> str:
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("boxscore.loggers.durable._GATHER", 0.02)
     monkeypatch.setattr("boxscore.loggers.durable._LONGEST_PAUSE", 0.2)
-    monkeypatch.setattr("boxscore.loggers.mlflow_requests._TIMEOUT", (1.0, 1.0))
+    monkeypatch.setattr("boxscore.loggers.mlflow_requests._TIMEOUT", (3.0, 3.0))
     monkeypatch.setattr(sys.modules["boxscore.loggers.sync"], "_PAUSE", 0.05)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
@@ -107,7 +107,7 @@ class Relay(BaseHTTPRequestHandler):
             fault = "drop"
         self.server.kinds.add(kind)
         if fault == "hang":
-            time.sleep(2)
+            time.sleep(4)
             return
         reply = self.server.rule(self.path, json.loads(body or b"{}"))
         status, answer = reply or (500, b"out of order")
