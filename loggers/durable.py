@@ -21,7 +21,7 @@ from .tracking_uri import local_folder, without_credentials
 PATIENCE = 15.0
 """Seconds that `DurableLogger.close` waits by default, once the tracker was tried."""
 
-_FIRST_TRY = 60.0  # seconds that a new SQLite store may take: a busy machine needs 12
+_FIRST_TRY = 120.0  # seconds that a new SQLite store may take: a busy machine needs 12 to 60
 _GATHER = 1.0  # seconds that calls are gathered for one delivery
 _LONGEST_PAUSE = 30.0  # seconds between two tries
 _SHORT_PAUSE = 0.5  # the same while `close` waits
