@@ -1,6 +1,6 @@
-"""Where items go: MLflow, TensorBoard, a durable spool in front of either, memory.
+"""Destinations: MLflow, TensorBoard, a durable spool in front of either, memory.
 
-Importing this imports no tracker: each logger's library is loaded when the logger is opened.
+Importing this imports no tracker: a logger imports its library when it is opened.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from .memory import MemoryLogger
 from .mlflow import MLflowLogger
 from .sync import Synced, sync
 from .tensorboard import TensorBoardLogger
+from .tracking_uri import local_folder
 
 __all__ = [
     "DurableLogger",
@@ -37,16 +38,18 @@ def standard(
     """The loggers of a callback that was given none: TensorBoard, and MLflow behind a spool.
 
     Args:
-        log_dir: folder of the event files; the spool lies in it, under ``.boxscore-spool``.
+        log_dir: folder of the event files, on this machine; ``~`` is expanded. The spool is in
+            it, under ``.boxscore-spool``.
         tracking_uri: MLflow's; None is MLflow's own default, False turns MLflow off.
         experiment: MLflow experiment, by default the dataset's name.
         run: ``"active"`` or the id of an MLflow run to join; it is not ended.
 
     Raises:
-        ValueError: if ``tracking_uri`` is a ``file:`` store.
+        ValueError: ``tracking_uri`` is a ``file:`` store, or ``log_dir`` a bucket.
     """
-    loggers: list[Logger] = [TensorBoardLogger(log_dir)]
+    folder = local_folder(log_dir, "log_dir")
+    loggers: list[Logger] = [TensorBoardLogger(folder)]
     if tracking_uri is not False:
         tracker = MLflowLogger(tracking_uri, experiment=experiment, run=run)
-        loggers.append(DurableLogger(tracker, Path(log_dir) / ".boxscore-spool"))
+        loggers.append(DurableLogger(tracker, folder / ".boxscore-spool"))
     return loggers

@@ -1,315 +1,311 @@
-"""A logger in front of a logger: what is recorded is on disk at once, and arrives in the end."""
+"""A logger in front of a logger: what is recorded is on disk at once, and is delivered later."""
 
 from __future__ import annotations
 
+import os
 import shlex
 import threading
 import time
-from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from boxscore.logger import Logger, Status
-from boxscore.records import File, Item, RunStart
+from boxscore.logger import Logger, Refused, Status, Warnings
+from boxscore.records import Item, RunStart
 
-from . import steps
-from .fork import inert_when_forked
-from .spool import Batch, Spool, batch_of, close_line, log_lines
-from .sync import Delivery, asked, hand_over
-from .teller import Teller
-from .tracking_uri import without_credentials
+from .mlflow import MLflowLogger
+from .spool import Batch, Place, Spool, folder_lock
+from .tracking_uri import local_folder, without_credentials
 
 PATIENCE = 15.0
-"""Seconds that `DurableLogger.close` waits by default."""
+"""Seconds that `DurableLogger.close` waits by default, once the tracker was tried."""
 
-MEMORY = 32 * 2**20
-"""Bytes kept in memory when the disk takes nothing."""
-
+_FIRST_TRY = 120.0  # seconds that a new SQLite store may take: a busy machine needs 12 to 60
 _GATHER = 1.0  # seconds that calls are gathered for one delivery
 _LONGEST_PAUSE = 30.0  # seconds between two tries
-_SHORT_PAUSE = 0.5  # the same, while the training waits for the end
-_COMPACT = 4 * 2**20  # bytes of a spool that are worth removing
-_RISK = "what the tracker has not got when the process ends is lost"
+_SHORT_PAUSE = 0.5  # the same while `close` waits
+_COMPACT = 4 * 2**20  # bytes of a delivered spool that are worth removing
 
 
 class DurableLogger:
-    """Records to a spool in ``path``, from which a thread delivers to ``logger``.
+    """Writes to a spool in ``path``, from which a thread delivers to ``logger``.
 
     `log` costs one write to a local file, whatever the tracker does. What is not delivered when
     the process ends, however it ends, is delivered by ``boxscore sync``, or by the same run when
-    it is resumed. The tracker may be told the same thing twice, and must not mind.
+    it is resumed. The same call may be delivered twice, as the protocol allows.
 
-    Trouble is never raised into the training: it is said once per kind, through the logger
-    ``boxscore`` of `logging`. Where the disk takes nothing, up to `MEMORY` bytes are kept in
-    memory. In a forked process, such as a data loader's worker, this object does nothing.
+    Errors of the tracker are never raised but warned of once per kind. An error of the disk is
+    raised by `log`: its items are lost. In a forked process, such as a data loader's worker, this
+    object does nothing.
 
     Args:
-        logger: where to.
+        logger: the destination.
         path: folder of the spools; each process and run has one of its own in it.
-        patience: seconds that `close` waits for what is still on its way.
+        patience: seconds that `close` waits for the delivery, beyond the tracker's first answer.
+
+    Raises:
+        ValueError: ``path`` is no folder of this machine.
     """
 
     def __init__(self, logger: Logger, path: str | Path, *, patience: float = PATIENCE) -> None:
-        self._logger, self._path, self._patience = logger, Path(path), patience
-        self._courier: _Courier | None = None
-        self._id = ""
+        self._logger, self._patience = logger, patience
+        self._path = local_folder(path, "path")
+        self._delivery: DeliveryThread | None = None
+        self._start: RunStart | None = None
 
     def __reduce__(self) -> tuple[object, ...]:
         """A copy in another process is unopened."""
         return _rebuilt, (self._logger, self._path, self._patience)
 
+    def prepare(self) -> None:
+        """Resolve paths, and prepare ``logger``. Raises `ValueError` for its settings."""
+        self._path = self._path.absolute()
+        if prepare := getattr(self._logger, "prepare", None):
+            prepare()
+
     def open(self, start: RunStart) -> None:
-        """Begin to record, and to deliver. What an earlier process left of this run goes first.
+        """Begin to record, and to deliver: first what an earlier process of this run left.
 
         Raises:
-            ValueError: if the tracker cannot be told from the settings, such as a ``file:`` store.
+            OSError: the spool cannot be created.
+            ValueError: the settings of ``logger`` cannot work.
         """
-        if self._courier is not None and self._id == start.id:
+        if self._delivery is not None and self._start == start:
             return
         self.close()
-        self._courier, self._id = _Courier(self._logger, self._path, start), start.id
+        self.prepare()
+        self._delivery, self._start = DeliveryThread(self._logger, self._path, start), start
 
     def log(self, items: Sequence[Item]) -> None:
-        """Record ``items``; files are copied."""
-        if self._courier is None:
+        """Write ``items`` to the spool; files are copied.
+
+        Raises:
+            OSError: the disk does not take them; they are lost.
+        """
+        if self._delivery is None:
             raise RuntimeError("DurableLogger: open() comes before log()")
         if items:
-            self._courier.record(items)
-
-    def recorded(self) -> Mapping[str, int]:
-        """How far the run had come when it was opened here, as far as ``path`` tells.
-
-        Delivered or not. Where ``path`` holds nothing of a run that is resumed, as on another
-        machine, this is empty; the tracker is asked before the delivery begins, and what it has
-        already is not delivered.
-        """
-        return {} if self._courier is None else self._courier.before
+            self._delivery.record(items)
 
     def close(self, status: Status = "FINISHED", *, patience: float | None = None) -> None:
-        """Record the end, and wait for the delivery as long as ``patience`` lasts."""
-        courier, self._courier = self._courier, None
-        if courier is not None:
-            courier.finish(status, self._patience if patience is None else patience)
+        """Record the end, and wait for the delivery.
+
+        Args:
+            status: how the run ended.
+            patience: seconds to wait, instead of the object's.
+
+        Raises:
+            OSError: the disk does not take the end: MLflow shows the run as running until
+                ``boxscore sync`` ends it.
+        """
+        delivery, self._delivery = self._delivery, None
+        if delivery is not None:
+            first_try = _FIRST_TRY if patience is None and self._patience else 0.0
+            delivery.finish(status, first_try, self._patience if patience is None else patience)
 
 
 def _rebuilt(logger: Logger, path: Path, patience: float) -> DurableLogger:
     return DurableLogger(logger, path, patience=patience)
 
 
-class _Courier:
-    """The spool of one run, the lines that the disk did not take, and the thread that delivers.
+def deliver(
+    spool: Spool,
+    logger: Logger,
+    warnings: Warnings,
+    pause: Callable[[Exception, int], None],
+) -> Iterator[Batch]:
+    """Deliver ``spool`` batch by batch, in order; an empty batch where nothing is left.
 
-    Attributes:
-        before: the last step of each series that was recorded before.
+    The cursor stays before the end of the run, so that a spool whose removal fails is still known
+    to have one.
+
+    ``pause`` is called with an error of ``logger`` and how many there were in a row; it waits, or
+    raises to end the delivery.
     """
+    is_open, failures = False, 0
+    while True:
+        try:
+            if not is_open:
+                with folder_lock(spool.folder.parent):  # two processes would each create the run
+                    logger.open(spool.start)
+                is_open = True
+            batch = spool.next()
+            hand_over(batch, logger, warnings)
+        except Exception as error:
+            failures += 1
+            pause(error, failures)
+            continue
+        failures = 0
+        if batch.status is None:
+            spool.delivered(batch)
+        yield batch
+
+
+def hand_over(batch: Batch, logger: Logger, warnings: Warnings) -> None:
+    """Call ``logger`` once; what it refuses for good is named and lost."""
+    name = type(logger).__name__
+    if batch.unreadable:
+        warnings.warn_once("unreadable", f"{batch.unreadable} unreadable lines of a spool are lost")
+    try:
+        if batch.items:
+            logger.log(batch.items)
+        elif batch.status is not None:
+            if isinstance(logger, MLflowLogger):
+                logger.close(batch.status, time=batch.time)  # it may have ended long ago
+            else:
+                logger.close(batch.status)
+    except Refused as refusal:
+        warnings.warn_once(f"refused {refusal.names}", f"{name} {refusal}; nothing else is lost")
+
+
+class DeliveryThread:
+    """The spools of one run, and the thread that delivers them, the earliest first."""
 
     def __init__(self, logger: Logger, path: Path, start: RunStart) -> None:
-        place = getattr(logger, "place", None)
-        self._place = None if place is None else place()
-        self._logger, self._path, self._start = logger, path.absolute(), start
-        self._tell = Teller()
-        self._lock = threading.Lock()
-        self._held: deque[bytes] = deque()  # what the disk did not take
-        self._held_size = 0
-        self._holding = False  # held lines are on their way: no later line may pass them
+        self._logger, self._path, self._start = logger, path, start
+        self._warnings = Warnings()
+        self._lock = threading.Lock()  # of the own spool's size
         self._recorded = self._arrived = 0  # items
-        self._news, self._hurry = threading.Event(), threading.Event()
-        self._opened = self._given_up = self._inert = False
-        self.before: Mapping[str, int] = {}
-        self._asks = False
-        self._known: Mapping[str, int] = {}  # without a spool: what the tracker has already
-        self._earlier = [Delivery(spool, logger, self._tell) for spool in self._left_behind()]
-        self._spool = self._begun()
-        self._own = None if self._spool is None else Delivery(self._spool, logger, self._tell)
-        inert_when_forked(self)
-        self._news.set()
-        self._thread = threading.Thread(target=self._deliver, name="boxscore", daemon=True)
+        self._news, self._hurry, self._tried = (threading.Event() for _ in range(3))
+        self._has_given_up = self._is_disabled = False
+        self._end: tuple[Status, float] | None = None  # until it is recorded
+        self._spools: list[Spool] = []
+        _alive.add(self)
+        place = logger.place() if hasattr(logger, "place") else None
+        self._spools += _left_behind(path, start, place)
+        try:
+            self._own = Spool.create(path, start, place)
+        except OSError:
+            self._release()
+            raise
+        self._spools.append(self._own)
+        self._thread = threading.Thread(target=self._run, name="boxscore-delivery", daemon=True)
         self._thread.start()
 
     def record(self, items: Sequence[Item]) -> None:
-        """Write ``items`` to the disk, or hold them."""
-        if not self._inert:
+        """Write ``items`` to the spool. Raises `OSError`."""
+        if not self._is_disabled:
+            with self._lock:
+                self._own.record(items)
             self._recorded += len(items)
-            self._put(log_lines([self._kept(item) for item in items]))
+            self._news.set()
 
-    def finish(self, status: Status, patience: float) -> None:
-        """Write the end of the run, wait for ``patience`` seconds, and let go."""
-        if self._inert:
+    def finish(self, status: Status, first_try: float, patience: float) -> None:
+        """Record the end; wait ``first_try`` s until the tracker was tried, ``patience`` s more."""
+        if self._is_disabled:
             return
-        self._put([close_line(status, time.time())])
+        self._end = status, time.time()
+        with self._lock, suppress(OSError):
+            self._record_end()
         self._hurry.set()
+        self._news.set()
+        self._tried.wait(first_try)
         self._thread.join(patience)
         if self._thread.is_alive():
-            self._given_up = True
-            self._hurry.set()
-            later = f"deliver them with: boxscore sync {shlex.quote(str(self._path))}"
-            fate = "they are lost" if self._spool is None else later
-            self._tell(
+            self._has_given_up = True
+            self._warnings.warn_once(
                 "left",
-                "%d items and the end of run %r have not arrived yet; %s",
-                *(self._recorded - self._arrived, self._start.name, fate),
+                f"{self._recorded - self._arrived} items and the end of run {self._start.name!r} "
+                "are not delivered yet; deliver them with: "
+                f"boxscore sync {shlex.quote(str(self._path))}",
             )
+        if self._end is not None:
+            raise OSError(f"{self._path} does not take the end of run {self._start.name!r}")
 
-    def go_inert(self) -> None:
-        """Let go in a forked child, where there is no thread, and the lock may be held for ever."""
-        self._inert = True
-        for delivery in (*self._earlier, self._own):
-            if delivery is not None:
-                delivery.spool.release()
+    def _record_end(self) -> None:
+        if self._end is not None:
+            self._own.record_end(*self._end)
+            self._end = None
 
-    def _left_behind(self) -> list[Spool]:
-        """Spools of this run whose processes have gone, locked; learn how far the run came."""
-        mine, left = [], []
-        for spool in Spool.within(self._path):
-            if spool.start.id == self._start.id and spool.place == self._place:
-                mine.append(spool)
-            else:
-                spool.release()
-        for spool in mine:
-            self.before = steps.raised(self.before, spool.last_steps())
-        # afterwards: a spool that has gone meanwhile was folded into this
-        kept = steps.read(steps.path_in(self._path, self._start.id, self._place))
-        self.before = steps.raised(self.before, kept)
-        self._asks = self._start.resumed and not kept and all(spool.asks for spool in mine)
-        for spool in mine:
-            if spool.lock():
-                left.append(spool)
-            else:
-                spool.release()
-        return left
+    def disable_after_fork(self) -> None:
+        """In a forked child: it has no thread, and must not hold the spools' locks."""
+        self._is_disabled = True
+        self._release()
 
-    def _begun(self) -> Spool | None:
+    def _release(self) -> None:
+        for spool in self._spools:
+            spool.release()
+
+    def _run(self) -> None:
         try:
-            return Spool.create(self._path, self._start, self._place, asks=self._asks)
-        except OSError as error:
-            self._tell("disk", "nothing can be kept in %s (%s): %s", self._path, error, _RISK)
-            return None
-
-    def _kept(self, item: Item) -> Item:
-        if isinstance(item, File) and self._spool is not None:
-            return self._spool.keep(item)
-        return item
-
-    def _put(self, lines: Iterable[bytes]) -> None:
-        trouble, dropped = None, 0
-        with self._lock:
-            for line in lines:
-                self._held.append(line)
-                self._held_size += len(line)
-            try:
-                while self._spool is not None and self._held and not self._holding:
-                    self._spool.append(self._held[0])
-                    self._held_size -= len(self._held.popleft())
-            except OSError as error:
-                trouble = error
-            while self._held_size > MEMORY:
-                self._held_size -= len(self._held.popleft())
-                dropped += 1
-        self._news.set()
-        if trouble:
-            self._tell("disk", "%s takes nothing (%s): %s", self._path, trouble, _RISK)
-        if dropped:
-            self._tell("memory", "memory is full too: the oldest items are lost")
-
-    def _deliver(self) -> None:
-        """What the thread does."""
-        pause = 0.0
-        while not self._given_up:
-            try:
-                batch = self._step()
-            except Exception as error:  # a tracker's trouble is of any type
-                self._say_outage(error)
-                pause = min(max(2 * pause, 1.0), _LONGEST_PAUSE)
-                self._rest(pause)
-                continue
-            pause = 0.0
-            if batch.status is not None:
-                if self._own is not None:
-                    self._retire(self._own)
-                break
-            if not batch.lines:
-                self._compact()
-                self._news.wait()
-                self._news.clear()
-                self._hurry.wait(_GATHER)
-        for delivery in (*self._earlier, self._own):
-            if delivery is not None:
-                delivery.spool.release()
-
-    def _step(self) -> Batch:
-        """Deliver one batch, the earliest first: what lies on the disk before what is held."""
-        while self._earlier:
-            batch = self._earlier[0].step()
-            if batch.lines and batch.status is None:
-                return batch
-            earlier = self._earlier.pop(0)
-            self._retire(earlier)
-            earlier.spool.release()
-        if self._own is not None:
-            batch = self._own.step()
-            if batch.lines:
-                self._arrived += len(batch.items)
-                return batch
-        return self._step_held()
-
-    def _step_held(self) -> Batch:
-        with self._lock:
-            if self._spool is not None and self._spool.cursor < self._spool.size:
-                return Batch(lines=1)  # it came just now, and goes first
-            batch = batch_of(self._held, self._path)
-            lines = [self._held.popleft() for _ in range(batch.lines)]
-            self._held_size -= batch.size
-            self._holding = bool(lines)
-        try:
-            if self._own is None and not self._opened:
-                self._logger.open(self._start)
-                self._known = asked(self._logger) if self._asks else {}
-                self._opened = True
-            if lines:
-                known = self._known if self._own is None else self._own.known
-                hand_over(batch, self._logger, self._spool, self._tell, known)
+            for spool in self._spools:
+                self._deliver(spool)
         except Exception:
-            with self._lock:
-                self._held.extendleft(reversed(lines))
-                self._held_size += batch.size
-            raise
+            if not self._has_given_up:
+                raise
         finally:
-            self._holding = False
-        if self._spool is not None:
-            self._spool.learn(batch.items)
-        self._arrived += len(batch.items)
-        return batch
+            self._release()
 
-    def _retire(self, delivery: Delivery) -> None:
-        try:
-            delivery.retire()
-        except OSError as error:
-            self._say_kept(error)
+    def _deliver(self, spool: Spool) -> None:
+        """Deliver all of ``spool``, until the end of the run if it is the own one."""
+        for batch in deliver(spool, self._logger, self._warnings, self._pause):
+            self._tried.set()
+            if self._has_given_up:
+                return
+            if spool is self._own:
+                self._arrived += len(batch.items)
+            if batch.status is None and (batch.size or not self._is_drained(spool)):
+                continue
+            if spool is not self._own or batch.status is not None:
+                spool.remove()
+            return
 
-    def _compact(self) -> None:
-        own = self._own
-        if own is None or own.spool.size <= _COMPACT or own.spool.cursor < own.spool.size:
-            return
-        try:
-            own.spool.fold(own.known)
-        except OSError as error:
-            self._say_kept(error)
-            return
+    def _is_drained(self, spool: Spool) -> bool:
+        """Whether nothing more follows an empty batch; waits for it."""
+        if spool is not self._own:
+            return True
         with self._lock:
-            own.spool.restart()
+            if spool.size > _COMPACT or self._end is not None:
+                spool.truncate()
+            with suppress(OSError):  # a full disk has room for the end where calls were truncated
+                self._record_end()
+            if spool.cursor < spool.size:
+                return False
+        if self._hurry.is_set():
+            return True
+        self._news.wait()
+        self._news.clear()
+        self._hurry.wait(_GATHER)
+        return False
 
-    def _say_kept(self, error: OSError) -> None:
-        said = "%s takes nothing (%s): a spool stays in it though it was delivered"
-        self._tell("disk", said, self._path, error)
-
-    def _rest(self, pause: float) -> None:
-        if self._hurry.is_set():  # closing: there is no time for long pauses
-            time.sleep(min(pause, _SHORT_PAUSE))
-        else:
-            self._hurry.wait(pause)
-
-    def _say_outage(self, error: Exception) -> None:
+    def _pause(self, error: Exception, failures: int) -> None:
+        """Warn of an error of the tracker, and wait before the next try."""
+        self._tried.set()
         reason = without_credentials(str(error)) or type(error).__name__
-        kept = "in memory" if self._spool is None else f"in {self._path}"
-        said = "%s cannot be reached (%s); what is recorded is kept %s meanwhile"
-        self._tell(reason, said, type(self._logger).__name__, reason, kept)
+        problem = "cannot be reached" if type(error) is ConnectionError else "failed"
+        self._warnings.warn_once(
+            reason,
+            f"{type(self._logger).__name__} {problem} ({reason}); what is recorded is kept in "
+            f"{self._path} and delivered later",
+        )
+        seconds = min(2.0 ** (failures - 1), _LONGEST_PAUSE)
+        if self._hurry.is_set():
+            time.sleep(min(seconds, _SHORT_PAUSE))
+        else:
+            self._hurry.wait(seconds)
+        if self._has_given_up:
+            raise error
+
+
+def _left_behind(path: Path, start: RunStart, place: Place | None) -> list[Spool]:
+    """The spools of the same run whose processes have ended, locked."""
+    left = []
+    for spool in Spool.within(path):
+        if spool.start.id == start.id and spool.place == place and spool.lock():
+            left.append(spool)
+        else:
+            spool.release()
+    return left
+
+
+_alive: weakref.WeakSet[DeliveryThread] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for delivery in _alive:
+        delivery.disable_after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

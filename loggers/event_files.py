@@ -11,7 +11,6 @@ import socket
 import struct
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -19,39 +18,23 @@ from typing import Any
 from boxscore.keys import key_of_tag
 from boxscore.records import File, Point, Tag
 
-from .whole import append
+from .spool import append_atomically
 
-_NEW = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 _PNG = b"\x89PNG\r\n\x1a\n"
 _VERSION = "brain.Event:2"
 _LENGTH, _CHECK = 8, 4  # bytes of a record's length, and of each of its two checksums
 
 
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A PNG file and its content, which may be gone from the disk when it is written."""
-
-    file: File
-    content: bytes
-
-    @classmethod
-    def of(cls, file: File) -> Picture:
-        """Read ``file``. Raises `OSError`, and `ValueError` if it is no PNG."""
-        content = Path(file.path).read_bytes()
-        if not content.startswith(_PNG):
-            raise ValueError(f"TensorBoardLogger: {file.path} is not a PNG file")
-        return cls(file, content)
-
-
 class EventFile:
-    """A new event file in ``folder``. Raises `OSError` if there cannot be one."""
+    """A new event file in ``folder``. Raises `OSError` if it cannot be created."""
 
     def __init__(self, folder: Path) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
 
         folder.mkdir(parents=True, exist_ok=True)
-        # TensorBoard reads a folder's files in the order of their names, so that of a resumed
-        # run comes later, be it within the same second
+        # TensorBoard reads a folder's files in the order of their names: that of a resumed run
+        # must come later, even within one second
         name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
         self._size, self._file = 0, os.open(folder / name, _NEW, 0o644)
         try:
@@ -63,10 +46,10 @@ class EventFile:
 
     def append(self, data: bytes) -> None:
         """Write what `record` made, whole or not at all. Raises `OSError` for a full disk."""
-        self._size = append(self._file, data, self._size)
+        self._size = append_atomically(self._file, data, self._size)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         os.close(self._file)
 
 
@@ -94,11 +77,13 @@ def text(tag: Tag) -> Any:
     return _event(0, time.time(), text_pb(f"tags/{tag.name}", tag.value).value)
 
 
-def image(picture: Picture) -> Any:
-    """An event that shows ``picture``."""
+def image(file: File) -> Any:
+    """An event that shows a PNG file. Raises `OSError`, and `ValueError` if it is none."""
     from tensorboard.compat.proto.summary_pb2 import Summary
 
-    file, content = picture.file, picture.content
+    content = Path(file.path).read_bytes()
+    if not content.startswith(_PNG):
+        raise ValueError(f"{file.path} is not a PNG file")
     width, height = struct.unpack(">II", content[16:24])
     shown = Summary.Image(width=width, height=height, encoded_image_string=content)
     value = Summary.Value(tag=file.name[: -len(".png")], image=shown)
@@ -112,29 +97,19 @@ def _event(step: int, wall_time: float, values: Sequence[Any]) -> Any:
     return Event(wall_time=wall_time, step=step, summary=Summary(value=values))
 
 
-def last_steps(folder: Path) -> dict[str, int]:
+def last_steps_in(folder: Path) -> dict[str, int]:
     """The last step of each series in the event files of a run, by `Point.key`.
 
     Args:
         folder: the run's, with a folder for each split.
     """
     steps: dict[str, int] = {}
-    for split in (path for path in folder.glob("*") if path.is_dir()):
-        for tag, step in _last_steps(split).items():
-            key = key_of_tag(tag, split.name)
-            steps[key] = max(step, steps.get(key, step))
-    return steps
-
-
-def _last_steps(split: Path) -> dict[str, int]:
-    """The last step of each scalar in the files of one split, by tag."""
-    steps: dict[str, int] = {}
-    for file in split.glob("*tfevents*"):
+    for file in folder.glob("*/*tfevents*"):
         for event in _events(file):
-            step = event.step
             for value in event.summary.value:
-                if value.HasField("simple_value") and step > steps.get(value.tag, step - 1):
-                    steps[value.tag] = step
+                if value.HasField("simple_value"):
+                    key = key_of_tag(value.tag, file.parent.name)
+                    steps[key] = max(event.step, steps.get(key, event.step))
     return steps
 
 

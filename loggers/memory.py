@@ -1,4 +1,4 @@
-"""A logger that keeps what it is told, for tests and notebooks."""
+"""A logger that keeps everything in memory, for tests and notebooks."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ from collections.abc import Mapping, Sequence
 from boxscore.logger import Status
 from boxscore.records import File, Item, Point, RunStart, Tag
 
-from .steps import learn
+from .resume import last_steps, unrecorded
 
 
 class MemoryLogger:
     """Everything in attributes.
 
     Attributes:
-        start: what `open` was told, None before.
-        tags: the start's tags, then those that came later.
+        start: the start of the run, None before `open`.
+        tags: the start's tags, then later ones.
         files: files by name.
-        status: what `close` was told, None while the run lasts.
+        status: how the run ended, None before `close`.
     """
+
+    in_memory = True
 
     def __init__(self) -> None:
         self.start: RunStart | None = None
@@ -26,6 +28,7 @@ class MemoryLogger:
         self.tags: dict[str, str] = {}
         self.files: dict[str, File] = {}
         self._points: dict[tuple[str, str, int, float, str], Point] = {}
+        self._recorded: Mapping[str, int] = {}
 
     @property
     def points(self) -> list[Point]:
@@ -33,16 +36,17 @@ class MemoryLogger:
         return list(self._points.values())
 
     def open(self, start: RunStart) -> None:
-        """Remember what the run is."""
+        """Keep the start; of a resumed run, points that are held already are left out."""
         self.start, self.status = start, None
         self.tags.update(start.tags)
+        self._recorded = last_steps(self.points) if start.resumed else {}
 
     def log(self, items: Sequence[Item]) -> None:
-        """Keep ``items``; a point that was kept already is not kept twice."""
-        for item in items:
+        """Keep ``items``; an identical point is kept once."""
+        for item in unrecorded(items, self._recorded):
             match item:
                 case Point():
-                    # by its text, because a NaN is not equal to itself
+                    # the value as text, because NaN is not equal to itself
                     same = (item.key, item.split, item.step, item.time, repr(item.value))
                     self._points.setdefault(same, item)
                 case Tag():
@@ -50,12 +54,6 @@ class MemoryLogger:
                 case File():
                     self.files[item.name] = item
 
-    def recorded(self) -> Mapping[str, int]:
-        """The last step of each series among `points`."""
-        steps: dict[str, int] = {}
-        learn(steps, self.points)
-        return steps
-
     def close(self, status: Status = "FINISHED") -> None:
-        """Remember how the run ended; what it said first stands."""
+        """Keep how the run ended; a second call changes nothing."""
         self.status = self.status or status

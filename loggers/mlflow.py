@@ -1,48 +1,52 @@
-"""Items to an MLflow run: one request for up to 1000 points, and never a second run or point.
+"""Items to an MLflow run: one request for up to 1000 points, and no second run or point.
 
 Only `MlflowClient` with an explicit run is used: the user's active run, tracking URI and
 environment stay as they are. Values: NaN is kept; an infinite value is kept as the largest double
-of its sign, as MLflow's SQL stores do, and so can be told from NaN.
+of its sign, as MLflow's SQL stores do, and so differs from NaN.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
+import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from time import time as now
-from typing import Any, TypeVar
+from typing import Any
 
+from boxscore.keys import FACT
 from boxscore.logger import Refused, Status
 from boxscore.records import File, Item, Point, RunStart, Tag
 
-from .mlflow_requests import requesting
-from .tracking_uri import absolute, artifacts_beside, no_folder, public
+from .mlflow_requests import Rejected, Unclear, mlflow_request
+from .resume import unrecorded
+from .tracking_uri import absolute, artifacts_beside, no_folder, public, sqlite_file
 
-BATCH = 1000
-"""Metrics in one request: MLflow's limit."""
+_RUN = f"{FACT}run"
+_FINGERPRINT = f"{FACT}fingerprint."  # and a split: an evaluated set, also sent as dataset input
+_DATASET = f"{FACT}dataset"
+_LONGEST_DIGEST = 36  # characters
+_TRIES = 3  # of a request that meets an internal error of the server
 
-FINGERPRINT = "boxscore.fingerprint."
-"""A tag of this name and a split is an evaluated set: MLflow hears of it as a dataset input too."""
-
-_T = TypeVar("_T", Point, Tag)
-_Refusals = list[tuple[Item, str]]
+_Refusals = list[tuple[Item, Exception]]
 
 
 class MLflowLogger:
-    """One MLflow run, found again by its tag ``boxscore.run``.
+    """One MLflow run, identified by its tag ``boxscore.run``.
 
     Args:
-        tracking_uri: None is what MLflow itself would use where and when the run is opened.
+        tracking_uri: None is MLflow's own default where and when the run is opened.
         experiment: by default the start's.
-        run: ``"active"`` or an id joins an MLflow run that somebody else started; it gets the
-            points and tags, and is never ended here.
+        run: ``"active"`` or an id joins an existing MLflow run; it gets the points and tags, and
+            is never ended here.
 
     Raises:
-        ValueError: if ``tracking_uri`` is a folder or a ``file:`` store.
+        ValueError: ``tracking_uri`` is a folder or a ``file:`` store.
     """
 
     def __init__(
@@ -56,23 +60,26 @@ class MLflowLogger:
         self._experiment, self._join = experiment, run
         self._uri = self._run = ""
         self._client: Any = None
-        self._dataset = "dataset"
+        self._start: RunStart | None = None
+        self._created: dict[str, str] = {}  # MLflow's run id by ours
+        self._recorded: Mapping[str, int] = {}
         self._refused: _Refusals = []
+        self._tries = 0
+        self._most = {self._log_points: 1000, self._set_tags: 100, self._set_params: 100}
 
-    def __reduce__(self) -> tuple[Callable[[], MLflowLogger], tuple[()]]:
+    def __reduce__(self) -> tuple[object, ...]:
         """A copy in another process is unopened."""
         settings = {"experiment": self._experiment, "run": self._join}
         return functools.partial(MLflowLogger, self._given, **settings), ()
 
-    def place(self) -> dict[str, str | None]:
-        """Where this logger writes, without credentials: `at` goes on from it in any process.
+    def prepare(self) -> None:
+        """Resolve MLflow's default and the active run, which belong to a thread and a folder.
 
-        What "MLflow's default" and "the active run" mean is settled here, in the thread and the
-        folder of the training. MLflow is imported here too, and not by whoever delivers: a
-        process that is forked while another thread imports could never import the same modules.
+        MLflow is imported here: a process that is forked while another thread imports it could
+        never import it.
 
         Raises:
-            ValueError: if MLflow's default is a folder, or no run is active.
+            ValueError: MLflow's default is a folder, or no run is active.
         """
         import mlflow
 
@@ -86,6 +93,13 @@ class MLflowLogger:
                     "mlflow.start_run() first, or pass the run's id"
                 )
             self._join = str(active.info.run_id)
+
+    def place(self) -> dict[str, str | None]:
+        """The destination without credentials, from which `at` makes a logger in any process.
+
+        Raises `ValueError` as `prepare`.
+        """
+        self.prepare()
         return {
             "tracking_uri": public(self._uri),
             "credentials": "withheld" if self._uri != public(self._uri) else None,
@@ -98,12 +112,12 @@ class MLflowLogger:
         """The logger of a `place`; credentials come from ``tracking_uri`` or the environment.
 
         Raises:
-            ValueError: if the place was reached with credentials and none are given.
+            ValueError: the place needs credentials and there are none.
         """
         import mlflow
 
-        known, around = str(place["tracking_uri"]), mlflow.get_tracking_uri()
-        uri = tracking_uri or (around if public(around) == known else known)
+        known, default = str(place["tracking_uri"]), mlflow.get_tracking_uri()
+        uri = tracking_uri or (default if public(default) == known else known)
         if place.get("credentials") and uri == known:
             raise ValueError(
                 f"credentials are missing for {known}, as they are never written to a spool: give "
@@ -114,125 +128,151 @@ class MLflowLogger:
     def open(self, start: RunStart) -> None:
         """Find or create the run of ``start.id``, set it to RUNNING, write its tags and params.
 
-        Tags and params that MLflow will not take are named by the next `log`, which raises
-        `Refused` for them too: they do not keep the run from being opened.
+        Tags and params that MLflow rejects are named by the next `log`, which raises `Refused` for
+        them too: they do not keep the run from being opened.
 
         Raises:
-            ConnectionError: if MLflow cannot be reached.
-            ValueError: if there is no such run to join, or the experiment was deleted.
+            ConnectionError: MLflow cannot be reached.
+            PermissionError: MLflow does not accept the credentials.
+            ValueError: there is no such run to join, or the experiment was deleted.
         """
-        self.place()
+        self.prepare()
         from mlflow import MlflowClient
 
+        self._start = start
         try:
-            with requesting(self._uri):
+            with mlflow_request(self._uri):
+                _create_database(self._uri)
                 self._client = MlflowClient(self._uri)
-                self._run = self._joined_run() if self._join else self._own_run(start)
+                run = self._client.get_run(self._join) if self._join else self._own_run(start)
+                self._run = str(run.info.run_id)
+                self._recorded = self._last_steps() if start.resumed else {}
         except Refused as refusal:
             raise ValueError(f"MLflow does not open the run: {refusal.reason}") from None
-        self._dataset = start.tags.get("boxscore.dataset", self._dataset)
-        tags = {"boxscore.run": start.id, **start.tags}
-        params = [Tag(*param) for param in start.params.items()]
+        tags = {_RUN: start.id, **start.tags}
         self._refused = self._written([Tag(*tag) for tag in tags.items()], self._set_tags)
+        params = [Tag(*param) for param in start.params.items()]
         self._refused += self._written(params, self._set_params)
+        self._repeat_unclear(self._refused, len(tags) + len(params))
 
     def log(self, items: Sequence[Item]) -> None:
-        """Write ``items``; what MLflow has already, it does not keep twice.
+        """Write ``items``; MLflow keeps an identical point once.
 
         Raises:
-            Refused: naming what MLflow will never take; all else was written.
-            ConnectionError: if MLflow cannot be reached; the same call is worth repeating.
+            Refused: names what MLflow never accepts; all else was written.
+            ConnectionError: MLflow cannot be reached, or fails; the same call is worth repeating.
+            PermissionError: MLflow does not accept the credentials.
         """
         if not self._run:
             raise RuntimeError("MLflowLogger: open() comes before log()")
-        points = [item for item in items if isinstance(item, Point)]
+        points = [i for i in unrecorded(items, self._recorded) if isinstance(i, Point)]
         tags = [item for item in items if isinstance(item, Tag)]
-        refused, self._refused = self._refused, []
-        for start in range(0, len(points), BATCH):
-            refused += self._written(points[start : start + BATCH], self._log_points)
-        refused += self._written(tags, self._set_tags)
-        for file in (item for item in items if isinstance(item, File)):
+        files = [item for item in items if isinstance(item, File)]
+        refused = self._written(points, self._log_points) + self._written(tags, self._set_tags)
+        sets = [tag for tag in tags if tag.name.startswith(_FINGERPRINT)]
+        refused += self._written(sets, self._add_inputs)
+        for file in files:
             refused += self._stored(file)
+        self._repeat_unclear(refused, len(points) + len(tags) + len(sets) + len(files))
+        refused, self._refused = self._refused + refused, []
         if refused:
-            reasons = dict.fromkeys(reason for _, reason in refused)
+            reasons = dict.fromkeys(getattr(error, "reason", str(error)) for _, error in refused)
             raise Refused([item for item, _ in refused], "; ".join(reasons))
 
-    def recorded(self) -> dict[str, int]:
-        """The last step of each series that the server holds, in one request.
+    def _repeat_unclear(self, refused: _Refusals, sent: int) -> None:
+        """Raise an internal error of the server, which is repeated before it counts as a rejection.
 
-        Raises:
-            ConnectionError: if MLflow cannot be reached.
+        It never does where the server accepts none of several items.
         """
-        if not self._run:
-            return {}
-        with requesting(self._uri):
-            latest = self._client.get_run(self._run).data.to_proto().metrics
-        # MLflow's latest metric of a key is that of the largest step
-        return {metric.key: int(metric.step) for metric in latest}
+        unclear = [error for _, error in refused if isinstance(error, Unclear)]
+        self._tries = self._tries + 1 if unclear else 0
+        if unclear and (self._tries < _TRIES or len(refused) >= sent > 1):
+            raise unclear[0]
+        self._tries = 0
 
     def close(self, status: Status = "FINISHED", *, time: float | None = None) -> None:
-        """End the run, if it is ours, at ``time`` (seconds since the epoch, by default now)."""
+        """End the run, if it is boxscore's, at ``time`` (seconds since the epoch; None: now)."""
         if self._run and not self._join:
             from mlflow.entities import RunStatus
 
             ended = int((time or now()) * 1000)
-            with requesting(self._uri):
-                # not set_terminated(), which prints the tracking URI, credentials and all
+            with mlflow_request(self._uri):
+                # not set_terminated(), which prints the tracking URI with its credentials
                 self._client._tracking_client.store.update_run_info(
                     self._run, RunStatus.from_string(status), ended, None
                 )
         self._run, self._client = "", None
 
-    def _joined_run(self) -> str:
-        return str(self._client.get_run(self._join).info.run_id)
+    def _last_steps(self) -> dict[str, int]:
+        # the latest metric of a key is that of the largest step
+        metrics = self._client.get_run(self._run).data.to_proto().metrics
+        return {metric.key: int(metric.step) for metric in metrics}
 
-    def _own_run(self, start: RunStart) -> str:
-        """The id of the one run that bears ``start.id``."""
+    def _own_run(self, start: RunStart) -> Any:
+        """The one MLflow run that has ``start.id`` as its tag."""
         client = self._client
-        shelf = _shelf(client, self._experiment or start.experiment, artifacts_beside(self._uri))
-        search = functools.partial(
-            client.search_runs, [shelf], f"tags.`boxscore.run` = '{start.id}'"
-        )
-        found = search()
-        if not found:
-            began, tags = int(start.time * 1000), {"boxscore.run": start.id}
-            client.create_run(shelf, start_time=began, tags=tags, run_name=start.name)
-            found = search()
-        # a server that answers too late may have made the run twice: the empty one goes
-        run, *twins = sorted(found, key=lambda run: (not run.data.metrics, run.info.run_id))
-        for twin in twins:
-            if not twin.data.metrics:
-                client.delete_run(twin.info.run_id)
+        if start.id in self._created:  # a search may lag behind
+            run = client.get_run(self._created[start.id])
+        else:
+            artifacts = artifacts_beside(self._uri)
+            experiment = _experiment_id(client, self._experiment or start.experiment, artifacts)
+            found = client.search_runs([experiment], f"tags.`{_RUN}` = '{start.id}'")
+            if not found:
+                began, tags = int(start.time * 1000), {_RUN: start.id}
+                found = [client.create_run(experiment, began, tags, run_name=start.name)]
+                self._created[start.id] = found[0].info.run_id
+            # where the answer to create_run was lost there may be a second run, which is empty
+            run, *others = sorted(found, key=lambda run: (not run.data.metrics, run.info.run_id))
+            for duplicate in others:
+                if not duplicate.data.metrics:
+                    client.delete_run(duplicate.info.run_id)
         if run.info.status != "RUNNING":
             client.update_run(run.info.run_id, status="RUNNING")
-        return str(run.info.run_id)
+        return run
 
-    def _written(self, things: Sequence[_T], write: Callable[[Sequence[_T]], None]) -> _Refusals:
-        """Write all; where one name spoils the request, halve it until that name is found."""
-        if not things:
-            return []
-        try:
-            with requesting(self._uri):
-                write(things)
-            return []
-        except Refused as refusal:
-            names = sorted({_name(thing) for thing in things})
-            gone = self._gone()
-            if gone or len(names) == 1:
-                return [(thing, gone or refusal.reason) for thing in things]
-            half = set(names[: len(names) // 2])
-        first = [thing for thing in things if _name(thing) in half]
-        second = [thing for thing in things if _name(thing) not in half]
-        return self._written(first, write) + self._written(second, write)
+    def _written(self, items: Sequence[Any], write: Callable[[Sequence[Any]], None]) -> _Refusals:
+        """Write all; a request that is rejected is halved down to single items."""
+        refused: _Refusals = []
+        position = 0
+        while part := items[position : position + self._most.get(write, 1)]:
+            refused += self._part_written(part, write)
+            position += len(part)
+        return refused
 
-    def _gone(self) -> str:
-        """Why the run takes nothing any more; ``""`` while it is there."""
+    def _part_written(
+        self, items: Sequence[Any], write: Callable[[Sequence[Any]], None]
+    ) -> _Refusals:
         try:
-            with requesting(self._uri):
-                run = self._client.get_run(self._run)
-        except Refused as refusal:
-            return refusal.reason
-        return "" if run.info.lifecycle_stage == "active" else "the MLflow run was deleted"
+            with mlflow_request(self._uri):
+                write(items)
+            return []
+        except (Rejected, Unclear) as error:
+            rejection: Exception = error
+        if gone := self._gone():
+            return [(item, gone) for item in items]
+        if len(items) == 1:
+            return [(items[0], rejection)]
+        half = (len(items) + 1) // 2
+        refused = self._written(items[:half], write) + self._written(items[half:], write)
+        if not refused and isinstance(rejection, Rejected):  # it was too large
+            self._most[write] = min(self._most[write], half)
+        return refused
+
+    def _gone(self) -> Exception | None:
+        """Why MLflow accepts nothing for the run any more; None while it accepts a tag.
+
+        Raises:
+            ConnectionError: the server accepts nothing at present.
+        """
+        assert self._start is not None
+        try:
+            with mlflow_request(self._uri):
+                self._set_tags([Tag(_RUN, self._start.id)])
+        except Rejected as rejection:
+            if rejection.by_mlflow:
+                return rejection
+            raise ConnectionError(rejection.reason) from None
+        return None
 
     def _log_points(self, points: Sequence[Point]) -> None:
         from mlflow.entities import Metric
@@ -246,55 +286,51 @@ class MLflowLogger:
         self._client.log_batch(self._run, params=[Param(p.name, p.value) for p in params])
 
     def _set_tags(self, tags: Sequence[Tag]) -> None:
-        from mlflow.entities import Dataset, DatasetInput, InputTag, RunTag
+        from mlflow.entities import RunTag
 
         self._client.log_batch(self._run, tags=[RunTag(tag.name, tag.value) for tag in tags])
-        for tag in (tag for tag in tags if tag.name.startswith(FINGERPRINT)):
-            split = tag.name.removeprefix(FINGERPRINT)
-            name = f"{self._dataset}-{split}"
-            dataset = Dataset(name, digest=tag.value, source_type="boxscore", source=name)
-            context = InputTag("mlflow.data.context", split)
-            self._client.log_inputs(self._run, datasets=[DatasetInput(dataset, [context])])
+
+    def _add_inputs(self, fingerprints: Sequence[Tag]) -> None:
+        """Add evaluated sets as dataset inputs of the run."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        assert self._start is not None
+        inputs = []
+        for tag in fingerprints:
+            split = tag.name.removeprefix(_FINGERPRINT)
+            name = f"{self._start.tags.get(_DATASET, 'dataset')}-{split}"
+            dataset = Dataset(name, _digest(tag.value), source_type="boxscore", source=name)
+            inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", split)]))
+        self._client.log_inputs(self._run, datasets=inputs)
 
     def _stored(self, file: File) -> _Refusals:
-        """Store ``file``. Trouble that is the file's own or the artifact store's is a refusal.
-
-        Often the tracking server is well and its artifact store is not: that must not hold up
-        every point that comes after.
-        """
+        """Store ``file``; an error of the artifact store does not hold up later items."""
         name = PurePosixPath(file.name)
         if name.is_absolute() or ".." in name.parts or not name.name:
-            return [(file, "its name leaves the run's folder")]
+            return [(file, ValueError("its name leaves the run's folder"))]
+        if not Path(file.path).is_file():
+            return [(file, ValueError(f"there is no file {file.path}"))]
         folder = str(name.parent) if name.parent.parts else None
         try:
-            with requesting(self._uri), _bearing(name.name, Path(file.path)) as path:
+            with mlflow_request(self._uri), tempfile.TemporaryDirectory() as copies:
+                path = shutil.copy(file.path, Path(copies) / name.name)  # MLflow keeps its name
                 self._client.log_artifact(self._run, str(path), folder)
             return []
         except Refused as refusal:
-            return [(file, self._gone() or refusal.reason)]
-        except ConnectionError as trouble:
-            return [(file, self._gone() or str(trouble))]
+            return [(file, self._gone() or refusal)]
+        except OSError as error:
+            return [(file, self._gone() or Unclear(str(error)))]
 
 
-@contextmanager
-def _bearing(name: str, path: Path) -> Iterator[Path]:
-    """A file of ``path``'s content called ``name``: MLflow stores files under their own names."""
-    if path.name == name:
-        yield path
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(shutil.copy(path, Path(folder) / name))
-
-
-def _shelf(client: Any, name: str, artifacts: str | None) -> str:
-    """The id of the experiment called ``name``."""
+def _experiment_id(client: Any, name: str, artifacts: str | None) -> str:
+    """The id of the experiment called ``name``, which is created where there is none."""
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
             return str(client.create_experiment(name, artifact_location=artifacts))
-        except MlflowException:  # another process was faster, or it is a real error
+        except MlflowException:  # another process created it, or it is a real error
             found = client.get_experiment_by_name(name)
             if found is None:
                 raise
@@ -303,5 +339,34 @@ def _shelf(client: Any, name: str, artifacts: str | None) -> str:
     return str(found.experiment_id)
 
 
-def _name(thing: Point | Tag) -> str:
-    return thing.key if isinstance(thing, Point) else thing.name
+def _digest(fingerprint: str) -> str:
+    """``fingerprint`` in MLflow's 36 characters, injectively: no legal one holds a tilde.
+
+    >>> _digest("7f3a2c000000")
+    '7f3a2c000000'
+    >>> len(_digest("traffic-validation-set-north-version-2024-11-05-final"))
+    36
+    """
+    if len(fingerprint) <= _LONGEST_DIGEST:
+        return fingerprint
+    return f"{fingerprint[:23]}~{hashlib.sha256(fingerprint.encode()).hexdigest()[:12]}"
+
+
+def _create_database(uri: str) -> None:
+    """Create the SQLite file of a tracker whole: a process that is killed meanwhile breaks none.
+
+    MLflow creates it in many transactions, and cannot open one that it did not complete.
+    """
+    from mlflow import MlflowClient
+
+    path = sqlite_file(uri)
+    if path is None or path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
+    try:
+        MlflowClient(f"sqlite:///{aside}").search_experiments(max_results=1)
+        with suppress(FileExistsError):  # another process was faster
+            os.link(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)

@@ -1,11 +1,13 @@
-"""Tracking URIs: made absolute for other processes, and without what must never be written down."""
+"""Tracking URIs and folders as users give them: resolved, and without credentials."""
 
 from __future__ import annotations
 
 import os
 import re
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
+_SCHEME = re.compile(r"[A-Za-z][\w+.-]+:/")  # a single letter is a drive
 # up to the last @ before a space or slash: a password may itself hold an @
 _USER = re.compile(r"://[^\s/'\"]*@")
 _QUERY = re.compile(
@@ -15,11 +17,37 @@ _SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "DATABRICKS_TOK
 _SQLITE = "sqlite:///"
 
 
-def no_folder(uri: str) -> str:
-    """``uri``, if it is no folder: MLflow no longer writes to those.
+def local_folder(path: str | Path, option: str) -> Path:
+    """A folder of this machine: ``~`` is expanded, a ``file:`` URI is read.
+
+    Args:
+        path: as the user gives it.
+        option: its name, for the message.
 
     Raises:
-        ValueError: if it is a path or a ``file:`` URI.
+        ValueError: it has another scheme, such as ``s3:``, or another host.
+
+    >>> str(local_folder("file:///data/my%20runs", "log_dir"))
+    '/data/my runs'
+    """
+    text = str(path)
+    if not _SCHEME.match(text):
+        return Path(os.path.expanduser(text))
+    uri = urlsplit(text)
+    if uri.scheme.lower() == "file" and uri.netloc in ("", "localhost") and uri.path:
+        return Path(unquote(uri.path))
+    raise ValueError(
+        f"{option}={public(text)!r} is no folder of this machine; event files and the spool are "
+        "written to a local disk: give a local path, and copy the folder to the bucket afterwards, "
+        "or mount the bucket and give the mount's path"
+    )
+
+
+def no_folder(uri: str) -> str:
+    """``uri``, if it is no folder: MLflow 3 does not write to folders.
+
+    Raises:
+        ValueError: it is a path or a ``file:`` URI.
     """
     if uri.startswith("file:") or ("://" not in uri and uri not in ("databricks", "uc")):
         raise ValueError(
@@ -30,21 +58,29 @@ def no_folder(uri: str) -> str:
 
 
 def absolute(uri: str) -> str:
-    """``uri``, with the path of an SQLite file made absolute."""
-    path, question, query = uri.removeprefix(_SQLITE).partition("?")
-    if not uri.startswith(_SQLITE) or path in ("", ":memory:"):
+    """``uri``, with ``~`` expanded and the path of an SQLite file made absolute."""
+    path = sqlite_file(uri)
+    if path is None:
         return uri
-    return f"{_SQLITE}{Path(path).absolute()}{question}{query}"
+    _, question, query = uri.partition("?")
+    return f"{_SQLITE}{path.expanduser().absolute()}{question}{query}"
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file of an SQLite tracker; None of another one."""
+    path = uri.removeprefix(_SQLITE).partition("?")[0]
+    if not uri.startswith(_SQLITE) or path in ("", ":memory:") or path.startswith("file:"):
+        return None
+    return Path(path)
 
 
 def artifacts_beside(uri: str) -> str | None:
-    """Where the files of an SQLite tracker belong; None leaves it to MLflow.
+    """The folder of an SQLite tracker's artifacts; None leaves it to MLflow.
 
-    MLflow itself would put them under the current folder, wherever the database lies.
+    MLflow's own default is the current folder, wherever the database lies.
     """
-    if not uri.startswith(_SQLITE):
-        return None
-    return str(Path(uri.removeprefix(_SQLITE).partition("?")[0]).parent / "mlartifacts")
+    path = sqlite_file(uri)
+    return None if path is None else str(path.parent / "mlartifacts")
 
 
 def public(uri: str) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal, Protocol, runtime_checkable
 
-from .records import Item, Point, RunStart
+from .records import Item, Point, RunStart, Tag
 from .warn import Warnings  # what a logger's own thread warns through
 
-__all__ = ["Logger", "Refused", "Resumable", "Status", "Warnings"]
+__all__ = ["Logger", "Refused", "Status", "Warnings"]
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -22,6 +22,10 @@ class Logger(Protocol):
     on the training thread. It is built cheaply (no connection, no open file: callbacks are pickled
     before they start) and does its work from `open` on. Repeating a call with the same arguments
     changes nothing that a reader sees. Errors are raised; `Refused` means that no repetition helps.
+
+    What depends on the training thread or its folder, or imports a library, goes into an optional
+    ``prepare()``, which is called there before `open`: a process that is forked while another
+    thread imports a module can never import it.
     """
 
     def open(self, start: RunStart, /) -> None:
@@ -38,14 +42,6 @@ class Logger(Protocol):
         """Record how the run ended and release every resource."""
 
 
-@runtime_checkable
-class Resumable(Logger, Protocol):
-    """A logger that delivery can ask how far an earlier process of the run got."""
-
-    def recorded(self) -> Mapping[str, int]:
-        """The last step of each series that the open run holds, by `Point.key`."""
-
-
 class Refused(Exception):
     """The destination rejects these items for good; it took the rest of the call.
 
@@ -60,4 +56,20 @@ class Refused(Exception):
     def __init__(self, items: Sequence[Item], reason: str) -> None:
         self.items, self.reason = tuple(items), reason
         self.names = sorted({item.key if isinstance(item, Point) else item.name for item in items})
-        super().__init__(f"rejected {', '.join(self.names) or 'the call'}: {reason}")
+        super().__init__(f"rejected {_named(self.items)}: {reason}")
+
+
+def _named(items: Sequence[Item]) -> str:
+    """Key, step and value of the first item of each name, ten at most."""
+    named: dict[str, str] = {}
+    for item in items:
+        match item:
+            case Point():
+                named.setdefault(item.key, f"{item.key} at step {item.step} ({item.value!r})")
+            case Tag():
+                named.setdefault(item.name, f"{item.name} = {item.value[:60]!r}")
+            case _:
+                named.setdefault(item.name, item.name)
+    further = len(items) - min(len(named), 10)
+    told = ", ".join([*named.values()][:10]) or "the call"
+    return f"{told} and {further} further" if further > 0 else told

@@ -7,7 +7,7 @@ deliver them later.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from . import keys
@@ -109,21 +109,3 @@ class RunStart:
     params: Mapping[str, str] = field(default_factory=dict)
     time: float = field(default_factory=time.time)
     resumed: bool = False
-
-
-def unrecorded(items: Iterable[Item], recorded: Mapping[str, int]) -> list[Item]:
-    """``items`` less the points of steps that a resumed training repeats.
-
-    Args:
-        items: as they come.
-        recorded: the last step of each series that is recorded already, by `Point.key`.
-
-    >>> again = [Point("total", 0.5, step) for step in (90, 100, 110)]
-    >>> [point.step for point in unrecorded(again, {"total": 100})]
-    [110]
-    """
-    return [
-        item
-        for item in items
-        if not isinstance(item, Point) or item.step > recorded.get(item.key, item.step - 1)
-    ]

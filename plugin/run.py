@@ -18,6 +18,7 @@ from .catalogue import TASKS, Task, documented
 from .exit_status import ended, last_error
 from .identity import Identity
 from .latest import Latest
+from .log_thread import LogThread
 from .logger import Logger, Status
 from .losses.objective import Objective, first_nan
 from .losses.window import WeightedSums, Window
@@ -322,9 +323,7 @@ class Run:
             self.warnings.warn_once("over", "the run is closed; later values are not logged")
             return
         self.open()
-        for logger in self._loggers:
-            with self.warnings.catch(f"{type(logger).__name__}"):
-                logger.log(items)
+        self._thread.log(items)
 
     def open(self) -> None:
         """Open every logger; does nothing where that is done. Only the first process has any."""
@@ -332,26 +331,22 @@ class Run:
             return
         self._objective.open()
         self.is_open = True
-        usable = []
-        for logger in self._loggers if distributed.rank() == 0 else ():
-            with self.warnings.catch(f"{type(logger).__name__} is left out"):
-                logger.open(self._start())
-                usable.append(logger)
-        self._loggers = tuple(usable)
         self._process = os.getpid()
         atexit.register(self._end_with_process)
+        self._thread = LogThread(self._loggers if distributed.rank() == 0 else (), self.warnings)
+        self._thread.open(self._start())
 
     def close(self, status: Status = "FINISHED") -> None:
         """Close every logger; does nothing where none is open."""
         if self.is_open:
             self.is_open, self._is_over = False, True
             atexit.unregister(self._end_with_process)
-            for logger in self._loggers:
-                with self.warnings.catch(f"closing {type(logger).__name__}"):
-                    logger.close(status)
-            if self._files is not None:
-                self._files.cleanup()
-            self.warnings.report()
+            try:
+                self._thread.close(status)
+            finally:
+                if self._files is not None:
+                    self._files.cleanup()
+                self.warnings.report()
 
     def _end_with_process(self) -> None:
         """Close a run that is still open when the process exits."""

@@ -27,7 +27,8 @@ import torch
 
 from boxscore import Identity
 from boxscore.callbacks.loop import LoopCallback
-from boxscore.logger import Logger
+from boxscore.log_thread import LogThread
+from boxscore.logger import Logger, Warnings
 from boxscore.loggers import DurableLogger, MLflowLogger, TensorBoardLogger
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -114,12 +115,13 @@ def step_table(alive: str, dead: str, folder: Path, steps: int) -> None:
 
 
 def logger_table(alive: str, dead: str, folder: Path, calls: int) -> None:
-    """Print what of that is one call of `log` of each logger, by the clock."""
+    """Print what of that is one call of `log`, through `LogThread` or of a logger, by the clock."""
     seen = costs(
         {
-            "log of 8 values, TensorBoard": TensorBoardLogger(folder / "runs"),
-            "log of 8 values, MLflow": both(alive, folder)[1],
-            "log of 8 values, MLflow dead": both(dead, folder, 0)[1],
+            "log of 8 values, both trackers": LogThread(both(alive, folder), Warnings()),
+            "log of 8 values, MLflow dead": LogThread(both(dead, folder, 0), Warnings()),
+            "the TensorBoard logger itself": TensorBoardLogger(folder / "runs"),
+            "the durable logger itself": both(alive, folder)[1],
         },
         calls,
     )

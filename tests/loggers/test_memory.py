@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from boxscore.loggers import MemoryLogger
 from boxscore.records import File, Point, RunStart, Tag
 
+RUN = RunStart("a" * 32, "name", "bccd", "folder", tags={"early": "1"})
 
-def test_everything_it_was_told_is_in_attributes() -> None:
-    start = RunStart("a" * 32, "name", "shelf", "folder", tags={"early": "1"})
+
+def test_every_call_is_in_attributes() -> None:
     point, file = Point("total", 0.5, 1), File("curve.png", "/nowhere/curve.png")
     memory = MemoryLogger()
-    memory.open(start)
+    memory.open(RUN)
     memory.log([point, Tag("late", "2"), file])
     memory.close("KILLED")
-    assert memory.start == start
+    assert memory.start == RUN
     assert memory.points == [point]
     assert memory.tags == {"early": "1", "late": "2"}
     assert memory.files == {"curve.png": file}
     assert memory.status == "KILLED"
+    memory.open(RUN)
+    assert memory.status is None
 
 
 def test_points_keep_their_order() -> None:
@@ -33,18 +38,12 @@ def test_two_values_at_one_step_are_two_points() -> None:
     assert [point.value for point in memory.points] == [1.0, 2.0]
 
 
-def test_reopening_ends_the_end() -> None:
+def test_a_resumed_run_repeats_no_step_of_any_series() -> None:
     memory = MemoryLogger()
-    start = RunStart("a" * 32, "name", "shelf", "folder")
-    memory.open(start)
-    memory.close("FAILED")
-    memory.open(start)
-    assert memory.status is None
-
-
-def test_it_tells_the_last_step_of_each_series() -> None:
-    memory = MemoryLogger()
-    assert memory.recorded() == {}
+    memory.open(RUN)
     memory.log([Point("total", 1.0, step, split) for step in (3, 1) for split in ("train", "test")])
-    memory.log([Point("total", 1.0, 7, "test", scope="loss A 1x1"), Tag("late", "2")])
-    assert memory.recorded() == {"total": 3, "loss A 1x1/total.test": 7}
+    memory.open(replace(RUN, resumed=True))
+    again = [Point(name, 2.0, step) for step in (1, 3, 5) for name in ("total", "other")]
+    memory.log(again)
+    later = [(point.name, point.step) for point in memory.points if point.value == 2.0]
+    assert later == [("other", 1), ("other", 3), ("total", 5), ("other", 5)]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import pickle
+import signal
 import sys
+import time
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,9 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from boxscore.loggers import MLflowLogger, Refused
+from boxscore.log_thread import LogThread
+from boxscore.logger import Warnings
+from boxscore.loggers import DurableLogger, MLflowLogger, Refused
 from boxscore.records import File, Item, Point, RunStart, Tag
 
 # MLflow's SQL store uses what SQLAlchemy is about to drop
@@ -36,7 +42,7 @@ def run_start(**facts: Any) -> RunStart:
 
 
 def runs(uri: str, start: RunStart) -> list[Any]:
-    """Every run that bears the opening's id, deleted ones left out."""
+    """Every run that bears the start's id, deleted ones left out."""
     client = MlflowClient(uri)
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     return list(client.search_runs(experiments, f"tags.`boxscore.run` = '{start.id}'"))
@@ -54,7 +60,7 @@ def uri(request: pytest.FixtureRequest) -> str:
     return store if isinstance(store, str) else str(store.uri)
 
 
-def test_names_tags_params_and_points_are_as_the_opening_says(uri: str) -> None:
+def test_names_tags_params_and_points_are_as_the_start_says(uri: str) -> None:
     start = run_start()
     logger = MLflowLogger(uri)
     logger.open(start)
@@ -146,6 +152,31 @@ def test_reopening_goes_on_with_the_same_run(uri: str) -> None:
     assert runs(uri, start)[0].info.status == "FINISHED"
 
 
+def test_a_search_that_lags_behind_creates_no_second_run(
+    sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does an opening that is repeated because its tags met an outage."""
+    start = run_start()
+    search, log_batch = MlflowClient.search_runs, MlflowClient.log_batch
+    monkeypatch.setattr(MlflowClient, "search_runs", lambda *_, **__: [])
+
+    def away(*_: Any, **__: Any) -> None:
+        raise ConnectionError("away")
+
+    logger = MLflowLogger(sqlite)
+    monkeypatch.setattr(MlflowClient, "log_batch", away)
+    for _ in range(2):
+        with pytest.raises(ConnectionError):
+            logger.open(start)
+    monkeypatch.setattr(MlflowClient, "log_batch", log_batch)
+    for step in (1, 2):
+        logger.open(start)
+        logger.log([Point("total", 1.0, step)])
+        logger.close()
+    monkeypatch.setattr(MlflowClient, "search_runs", search)
+    assert history(sqlite, start, "total") == [(1, 1.0), (2, 1.0)]
+
+
 def test_a_run_made_twice_by_a_late_answer_becomes_one(sqlite: str) -> None:
     start = run_start()
     logger = MLflowLogger(sqlite)
@@ -178,6 +209,20 @@ def test_the_active_run_is_joined_and_never_ended(
         assert joined.data.params["algorithm"] == "the user's"
     assert MlflowClient().get_run(run.info.run_id).info.status == "FINISHED"
     assert MlflowClient().get_experiment_by_name("not used") is None
+
+
+def test_the_active_run_is_that_of_the_thread_that_opens(
+    sqlite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although the logger itself is opened on another thread."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlite)
+    with mlflow.start_run() as active:
+        logger = DurableLogger(MLflowLogger(run="active"), tmp_path, patience=60)
+        thread = LogThread([logger], Warnings("raise"))
+        thread.open(run_start())
+        thread.log([Point("total", 0.5, 1)])
+        thread.close()
+        assert MlflowClient().get_run(active.info.run_id).data.metrics == {"total": 0.5}
 
 
 def test_joining_needs_a_run(sqlite: str) -> None:
@@ -252,6 +297,52 @@ def test_a_deleted_experiment_is_named(sqlite: str) -> None:
         MLflowLogger(sqlite).open(start)
 
 
+def test_a_resumed_run_repeats_no_step(sqlite: str) -> None:
+    start = run_start()
+    for resumed, steps in ((False, range(1, 8)), (True, range(5, 11))):
+        logger = MLflowLogger(sqlite)
+        logger.open(replace(start, resumed=resumed))
+        logger.log([Point("total", float(resumed), step) for step in steps])
+        logger.close()
+    expected = [(step, float(step > 7)) for step in range(1, 11)]
+    assert sorted(history(sqlite, start, "total")) == expected
+
+
+@pytest.mark.parametrize("split", ["train", "test", "test-night"])
+@pytest.mark.parametrize("fingerprint", ["7f3a2c000000", "v" * 36, "v" * 37, "v" * 38])
+def test_a_fingerprint_is_a_dataset_input(sqlite: str, split: str, fingerprint: str) -> None:
+    """Longer than MLflow's 36 characters: shortened, so that two never share a digest."""
+    start = run_start()
+    logger = MLflowLogger(sqlite)
+    logger.open(start)
+    logger.log([Tag(f"boxscore.fingerprint.{split}", fingerprint)])
+    (run,) = runs(sqlite, start)
+    (used,) = run.inputs.dataset_inputs
+    shortened = f"{fingerprint[:23]}~{hashlib.sha256(fingerprint.encode()).hexdigest()[:12]}"
+    digest = fingerprint if len(fingerprint) <= 36 else shortened
+    assert (used.dataset.name, used.dataset.digest) == (f"bccd-{split}", digest)
+    assert run.data.tags[f"boxscore.fingerprint.{split}"] == fingerprint
+    assert [(tag.key, tag.value) for tag in used.tags] == [("mlflow.data.context", split)]
+
+
+@pytest.mark.slow
+def test_sigkill_while_the_database_is_created_breaks_nothing(tmp_path: Path) -> None:
+    """MLflow itself cannot open a file that it did not complete."""
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    MLflowLogger(uri).prepare()
+    for moment in (0.5, 1.5, 2.5, 3.5):
+        child = os.fork()
+        if child == 0:
+            MLflowLogger(uri).open(run_start())
+            os._exit(0)
+        time.sleep(moment)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    start = run_start()
+    MLflowLogger(uri).open(start)
+    assert len(runs(uri, start)) == 1
+
+
 @pytest.mark.parametrize("uri", ["file:///srv/mlruns", "./mlruns", "mlruns"])
 def test_a_folder_is_refused_with_the_way_out(uri: str) -> None:
     with pytest.raises(ValueError, match=r"sqlite:///mlflow\.db"):
@@ -270,6 +361,9 @@ def test_mlflows_default_is_made_absolute(tmp_path: Path, monkeypatch: pytest.Mo
     assert MLflowLogger().place()["tracking_uri"] == f"sqlite:///{tmp_path}/mlflow.db"
     relative = MLflowLogger("sqlite:///runs.db?timeout=5")
     assert relative.place()["tracking_uri"] == f"sqlite:///{tmp_path}/runs.db?timeout=5"
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    at_home = MLflowLogger("sqlite:///~/runs.db").place()
+    assert at_home["tracking_uri"] == f"sqlite:///{tmp_path}/home/runs.db"
 
 
 def test_the_files_of_sqlite_lie_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

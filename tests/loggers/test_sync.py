@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import http.client
 import itertools
 import json
@@ -46,7 +47,7 @@ def runs(uri: str, start: RunStart) -> list[Any]:
 
 
 def history(uri: str, start: RunStart) -> list[tuple[int, float]]:
-    """Every point of the one run of ``opening``, in the order of steps."""
+    """Every point of the one run of ``start``, in the order of steps."""
     (run,) = runs(uri, start)
     found = MlflowClient(uri).get_metric_history(run.info.run_id, "total")
     return sorted((metric.step, metric.value) for metric in found)
@@ -65,8 +66,8 @@ def status(uri: str, start: RunStart) -> str:
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("boxscore.loggers.durable._GATHER", 0.02)
     monkeypatch.setattr("boxscore.loggers.durable._LONGEST_PAUSE", 0.2)
-    monkeypatch.setattr("boxscore.loggers.mlflow_requests._TIMEOUT", (1.0, 1.0))
-    monkeypatch.setattr("boxscore.loggers.sync._PAUSE", 0.05)
+    monkeypatch.setattr("boxscore.loggers.mlflow_requests._TIMEOUT", (3.0, 3.0))
+    monkeypatch.setattr(sys.modules["boxscore.loggers.sync"], "_PAUSE", 0.05)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
@@ -82,11 +83,13 @@ class Proxy(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Relay)
         self.behind, self.faults, self.met = port, [], []
         self.drops_first, self.kinds = False, set()
+        self.rule = lambda path, body: None
         self.uri = f"http://127.0.0.1:{self.server_address[1]}"
 
     faults: list[str]
     met: list[str]
     kinds: set[str]
+    rule: Callable[[str, Any], tuple[int, bytes] | None]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that hung up is no news."""
@@ -104,10 +107,11 @@ class Relay(BaseHTTPRequestHandler):
             fault = "drop"
         self.server.kinds.add(kind)
         if fault == "hang":
-            time.sleep(2)
+            time.sleep(4)
             return
-        status, answer = 500, b"out of order"
-        if fault != "500":
+        reply = self.server.rule(self.path, json.loads(body or b"{}"))
+        status, answer = reply or (500, b"out of order")
+        if fault != "500" and reply is None:
             to = http.client.HTTPConnection("127.0.0.1", self.server.behind, timeout=30)
             kept = {k: v for k, v in self.headers.items() if k.lower() != "host"}
             to.request(self.command, self.path, body, kept)
@@ -142,7 +146,7 @@ def proxy(server: Any) -> Iterator[Proxy]:
 def test_no_fault_of_a_server_costs_or_doubles_a_point(
     proxy: Proxy, tmp_path: Path, fault: str, wait_until: Waiter
 ) -> None:
-    """The fault meets the opening first, then the points, then the end."""
+    """The fault meets the request of `open` first, then the points, then the end."""
     run = run_start()
     proxy.faults = ["", fault, "", "", fault]
     logger = DurableLogger(MLflowLogger(proxy.uri), tmp_path, patience=60)
@@ -173,6 +177,97 @@ def test_each_kind_of_request_may_lose_its_answer(proxy: Proxy, tmp_path: Path) 
     assert status(proxy.uri, run) == "FINISHED"
 
 
+INTERNAL = b'{"error_code": "INTERNAL_ERROR", "message": "unknown endpoint"}'
+LIMIT = b'{"error_code": "INVALID_PARAMETER_VALUE", "message": "Limit=30, FieldName=Metrics"}'
+
+
+@pytest.mark.parametrize("reply", [(404, b""), (404, INTERNAL), (500, INTERNAL), (501, b"")])
+def test_a_server_without_log_inputs_costs_that_alone(
+    proxy: Proxy, tmp_path: Path, caplog: pytest.LogCaptureFixture, reply: tuple[int, bytes]
+) -> None:
+    run = run_start()
+    proxy.rule = lambda path, _: reply if "log-inputs" in path else None
+    logger = DurableLogger(MLflowLogger(proxy.uri), tmp_path, patience=60)
+    logger.open(run)
+    logger.log([*points(20), Tag("boxscore.fingerprint.test", "7f3a2c000000"), *points(20, 20)])
+    logger.close()
+    assert history(proxy.uri, run) == told(points(40))
+    assert runs(proxy.uri, run)[0].data.tags["boxscore.fingerprint.test"] == "7f3a2c000000"
+    assert status(proxy.uri, run) == "FINISHED"
+    named = [text for text in caplog.messages if "rejected boxscore.fingerprint.test" in text]
+    assert len(named) == 1
+    assert "cannot be reached" not in caplog.text
+
+
+@pytest.mark.parametrize("reply", [(400, LIMIT), (413, b"<html>too large</html>")])
+def test_a_batch_that_is_too_large_is_halved_and_the_size_remembered(
+    proxy: Proxy, tmp_path: Path, caplog: pytest.LogCaptureFixture, reply: tuple[int, bytes]
+) -> None:
+    run, sizes = run_start(), list[int]()
+
+    def limit(path: str, body: Any) -> tuple[int, bytes] | None:
+        if "log-batch" in path and body.get("metrics"):
+            sizes.append(len(body["metrics"]))
+        return reply if "log-batch" in path and len(body.get("metrics", [])) > 30 else None
+
+    proxy.rule = limit
+    logger = MLflowLogger(proxy.uri)
+    logger.open(run)
+    logger.log(points(300))
+    assert history(proxy.uri, run) == told(points(300))
+    first = len(sizes)
+    logger.log(points(300, 300))
+    assert history(proxy.uri, run) == told(points(600))
+    assert max(sizes[first:]) <= 30
+    assert caplog.messages == []
+
+
+def test_a_batch_that_the_server_fails_on_holds_up_nothing(
+    proxy: Proxy, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = run_start()
+
+    def fails(path: str, body: Any) -> tuple[int, bytes] | None:
+        steps = [metric["step"] for metric in body.get("metrics", [])]
+        return (500, INTERNAL) if "log-batch" in path and 7 in steps else None
+
+    proxy.rule = fails
+    logger = DurableLogger(MLflowLogger(proxy.uri), tmp_path, patience=60)
+    logger.open(run)
+    for part in range(4):
+        logger.log(points(10, 10 * part))
+    logger.close()
+    assert history(proxy.uri, run) == told([p for p in points(40) if p.step != 7])
+    assert status(proxy.uri, run) == "FINISHED"
+    assert any("rejected total at step 7 (1.0)" in text for text in caplog.messages)
+
+
+@pytest.mark.parametrize("reply", [(404, b"no such service"), (500, INTERNAL), (403, b"expired")])
+def test_a_server_that_accepts_nothing_for_a_while_costs_nothing(
+    proxy: Proxy, tmp_path: Path, reply: tuple[int, bytes], wait_until: Waiter
+) -> None:
+    """As a proxy without its server, or a database that is read-only: reading is possible."""
+    run, is_broken, met = run_start(), [False], list[str]()
+
+    def accepts_nothing(path: str, _: Any) -> tuple[int, bytes] | None:
+        if not is_broken[0] or "/log-" not in path:
+            return None
+        met.append(path)
+        return reply
+
+    proxy.rule = accepts_nothing
+    logger = DurableLogger(MLflowLogger(proxy.uri), tmp_path, patience=60)
+    logger.open(run)
+    logger.log(points(10))
+    wait_until(lambda: bool(runs(proxy.uri, run)) and len(runs(proxy.uri, run)[0].data.metrics) > 0)
+    is_broken[0] = True
+    logger.log(points(10, 10))
+    wait_until(lambda: len(met) > 10)
+    is_broken[0] = False
+    logger.close()
+    assert history(proxy.uri, run) == told(points(20))
+
+
 def test_a_server_that_rejects_one_key_loses_that_point_only(
     server: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -185,9 +280,8 @@ def test_a_server_that_rejects_one_key_loses_that_point_only(
     assert history(server.uri, run) == told(points(60))
     (said,) = caplog.messages
     assert "AP@0.5" in said
-    assert [path.name.endswith(".refused") for path in tmp_path.iterdir() if path.is_dir()] == [
-        True
-    ]
+    assert "at step 1 (1.0)" in said
+    assert [*tmp_path.iterdir()] == []
 
 
 @pytest.mark.slow
@@ -288,7 +382,7 @@ def left(sqlite: str, tmp_path: Path) -> Callable[..., RunStart]:
         # the child's logger cannot reach its tracker, and its process is gone afterwards
         script = (
             "import json, os, sys\n"
-            "from boxscore.items import RunStart, Point\n"
+            "from boxscore.records import RunStart, Point\n"
             "from boxscore.loggers import DurableLogger, MemoryLogger\n"
             "class Away(MemoryLogger):\n"
             "    def place(self): return json.loads(sys.argv[2])\n"
@@ -388,7 +482,7 @@ def test_an_unreadable_line_is_passed_over_and_said(
     run = left()
     (spool,) = spools(tmp_path)
     lines = (spool / "calls.jsonl").read_bytes().splitlines(keepends=True)
-    lines[2] = b"\0\0garbage\xff\n"
+    lines[3] = b"\0\0garbage\xff\n"
     (spool / "calls.jsonl").write_bytes(b"".join(lines))
     assert sync(tmp_path)[0].left == ""
     assert history(sqlite, run) == told([*points(1000), *points(500, 2000)])
@@ -408,18 +502,53 @@ def test_a_live_training_keeps_its_spool(sqlite: str, tmp_path: Path) -> None:
     assert sync(tmp_path) == []
 
 
+def moved(spool: Path, **process: str) -> None:
+    """As if another process had written it."""
+    cursor, head, *rest = (spool / "calls.jsonl").read_bytes().splitlines(keepends=True)
+    facts = json.loads(head)
+    facts["process"] |= process
+    lines = [cursor, json.dumps(facts).encode() + b"\n", *rest]
+    (spool / "calls.jsonl").write_bytes(b"".join(lines))
+
+
 def test_a_training_on_another_host_is_not_called_killed(
     sqlite: str, tmp_path: Path, left: Callable[..., RunStart]
 ) -> None:
     run = left(end=False)
     (spool,) = spools(tmp_path)
-    head, *rest = (spool / "calls.jsonl").read_bytes().splitlines(keepends=True)
+    cursor, head, *rest = (spool / "calls.jsonl").read_bytes().splitlines(keepends=True)
     facts = json.loads(head)
-    facts["process"]["host"] = "elsewhere"
-    (spool / "calls.jsonl").write_bytes(json.dumps(facts).encode() + b"\n" + b"".join(rest))
-    assert "elsewhere" in sync(tmp_path)[0].left
+    facts["process"] |= {"host": "elsewhere", "boot": "another"}
+    (spool / "calls.jsonl").write_bytes(
+        b"\n".join([cursor.strip(), json.dumps(facts).encode(), b""]) + b"".join(rest)
+    )
+    left_as_it_is = sync(tmp_path)[0].left
+    assert "only seen on elsewhere" in left_as_it_is
+    assert f"boxscore sync {spool.parent} --host-gone elsewhere" in left_as_it_is
     assert status(sqlite, run) == "RUNNING"
     assert history(sqlite, run) == told(points(2500))
+    with (spool / "calls.jsonl").open() as held:  # as a lock of a host that is gone may be
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert "in hand" in sync(tmp_path, gone=["another host"])[0].left
+        assert sync(tmp_path, gone=["elsewhere"])[0].status == "KILLED"
+    assert status(sqlite, run) == "KILLED"
+    assert history(sqlite, run) == told(points(2500))
+
+
+def test_a_container_on_this_machine_is_known_to_be_gone(
+    sqlite: str, tmp_path: Path, left: Callable[..., RunStart]
+) -> None:
+    """Its host name is gone with it; the kernel, and so the lock, is the same."""
+    run = left(end=False)
+    (spool,) = spools(tmp_path)
+    cursor, head, *rest = (spool / "calls.jsonl").read_bytes().splitlines(keepends=True)
+    facts = json.loads(head)
+    facts["process"]["host"] = "trainer-pod-7f9c"
+    (spool / "calls.jsonl").write_bytes(
+        b"\n".join([cursor.strip(), json.dumps(facts).encode(), b""]) + b"".join(rest)
+    )
+    assert sync(tmp_path)[0].status == "KILLED"
+    assert status(sqlite, run) == "KILLED"
 
 
 def test_a_tracker_that_is_still_away_leaves_all_as_it_is(
@@ -498,7 +627,6 @@ def test_no_credential_is_written_anywhere(
 def test_no_credential_stays_where_all_was_delivered(
     server: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nor in the file that tells a resumed training how far the run came."""
     run = run_start()
     uri = server.uri.replace("://", "://ann:s3cret@")
     logger = DurableLogger(MLflowLogger(uri), tmp_path, patience=60)
@@ -506,10 +634,8 @@ def test_no_credential_stays_where_all_was_delivered(
     logger.log([*points(3), Point("b@d", 1.0, 1)])
     logger.close()
     assert history(server.uri, run) == told(points(3))
-    files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert sorted(path.suffix for path in files) == [".jsonl", ".steps"]
-    for text in (*(path.read_text() for path in files), *map(str, files), caplog.text):
-        assert "s3cret" not in text
+    assert [*tmp_path.iterdir()] == []
+    assert "s3cret" not in caplog.text
 
 
 def test_the_standard_loggers_write_to_both(tmp_path: Path) -> None:
