@@ -8,7 +8,6 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -24,9 +23,10 @@ from .losses.objective import Objective, first_nan
 from .losses.window import WeightedSums, Window
 from .measures import Measures
 from .metric import NO_CLASS, Classes, TaskMetric, class_names
-from .records import File, Item, Point, RunStart, Tag
+from .records import File, Item, Point, Tag
 from .schedule import Every
-from .speed import Speed
+from .subject import Subject
+from .train_window import TrainWindow
 from .warn import OnError, Warnings
 
 if TYPE_CHECKING:
@@ -106,9 +106,10 @@ class Run:
         self.identity, self.task, self.dataset = identity, task, dataset
         without = () if task == "semantic-segmentation" else NO_CLASS
         self.names = class_names(classes, without=without)
-        self.log_every = Every.of(log_every)
-        if self.log_every.epochs is not None:
+        every = Every.of(log_every)
+        if every.epochs is not None:
             raise ValueError("log_every: train losses are logged in steps, not epochs")
+        self._subject = Subject(identity, task, dataset, self.names)
         self.id = uuid.uuid4().hex
         self.step = 0
         self.values = Latest()
@@ -125,10 +126,7 @@ class Run:
         self._fingerprint = fingerprint and keys.word(fingerprint)
         self._per_class = per_class
         self._measures = Measures(task, self.names, ignore_index, metric)
-        self._window = Window()
-        self._trained = 0
-        self._images = 0
-        self._speed = Speed()
+        self._window = TrainWindow(every, self.warnings)
         self._tags: dict[str, str] = {}
         self._files: tempfile.TemporaryDirectory[str] | None = None
 
@@ -146,7 +144,7 @@ class Run:
 
     def due(self, step: int) -> bool:
         """Whether a train point is due after ``step``: ask before a value costs anything."""
-        return self.log_every.due(step, since=self._trained)
+        return self._window.due(step)
 
     def record(
         self,
@@ -178,38 +176,14 @@ class Run:
                 items += self.values.update(losses, step)
             self.log(items)
             return
-        due = self.due(step)
-        self._trained = max(self._trained, step)
-        self._images = images or self._images
-        self._window.add(values, step)
-        if due:
-            self._log_window(step, images, epoch, batch)
-
-    def _log_window(
-        self,
-        step: int,
-        images: int | None,
-        epoch: float | None,
-        batch: Callable[[], Mapping[str, Any]] | None,
-    ) -> None:
-        sums = WeightedSums()  # the other processes wait for it, also after an error
-        try:
-            if batch is not None:
-                self._window.add(batch(), step)
-        except Exception as error:
-            self.warnings.handle("measuring the losses of a batch", error)
-        try:
-            sums = self._window.take()
-        except Exception as error:
-            self.warnings.handle("summing the losses of a window", error)
-        shares = distributed.meet("train", (sums, images), step)
-        sums = WeightedSums.of([share for share, _ in shares])
-        progress = {} if epoch is None else {"epoch": epoch}
-        if images is not None:
-            progress |= self._speed.values(sum(count or 0 for _, count in shares))
+        if not self._window.add(values, step, images):
+            return
+        sums, progress = self._window.take(step, batch)
+        _, items = self._losses(sums, "train", step)
+        if epoch is not None:
+            progress["epoch"] = epoch
         if (rate := self._objective.learning_rate) is not None:
             progress["learning_rate"] = rate
-        _, items = self._losses(sums, "train", step)
         self.log([*items, *(Point(keys.progress(n), v, step) for n, v in progress.items())])
 
     def _losses(
@@ -259,7 +233,7 @@ class Run:
             the losses and metrics that were logged, by catalogue name.
         """
         step = self.step if step is None else step
-        self._speed.pause(results.seconds)
+        self._window.pause(results.seconds)
         self._measures.keep(split, results.metric)
         is_main = self.values.is_main(split)
         values: dict[str, float] = {}
@@ -334,7 +308,13 @@ class Run:
         self._process = os.getpid()
         atexit.register(self._end_with_process)
         self._thread = LogThread(self._loggers if distributed.rank() == 0 else (), self.warnings)
-        self._thread.open(self._start())
+        start = self._subject.run_start(
+            self.id,
+            experiment=self._experiment,
+            regularization=self._objective.decay,
+            resumed=self._is_resumed,
+        )
+        self._thread.open(start)
 
     def close(self, status: Status = "FINISHED") -> None:
         """Close every logger; does nothing where none is open."""
@@ -358,19 +338,16 @@ class Run:
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must hold to continue this run, in plain JSON types."""
-        sums = self._window.sums()
         return {
             "version": STATE_VERSION,
             "id": self.id,
-            **self._subject(),
+            **self._subject.state(),
             "step": self.step,
-            "trained": self._trained,
             "main": self.values.split,
-            "images": self._images * distributed.size(),
             "latest": dict(self.values.latest),
             "best": dict(self.values.best),
             "tags": dict(self._tags),
-            "window": asdict(sums),
+            **self._window.state(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -386,19 +363,11 @@ class Run:
             raise RuntimeError("load_state_dict comes before the first step: this run is open")
         if state.get("version") != STATE_VERSION:
             raise ValueError(f"no state of a run that this version reads: {str(state)[:80]}")
-        for name, value in self._subject().items():
-            if state[name] != value:
-                raise ValueError(
-                    f"cannot resume run {state['id'][:8]}: its {name} is {state[name]!r}, here it "
-                    f"is {value!r}; to begin a new run from this checkpoint leave out "
-                    "load_state_dict, or pass run='new' to the callback"
-                )
-        self.id, self.step, self._trained = state["id"], state["step"], state["trained"]
-        self._speed.restart(state["images"])
+        self._subject.check(state)
+        self.id, self.step = state["id"], state["step"]
         self.values = Latest(state["main"], dict(state["latest"]), dict(state["best"]))
         self._tags.update(state["tags"])
-        if distributed.rank() == 0:  # whose state this is
-            self._window.restore(WeightedSums(**state["window"]))
+        self._window.restore(state)
         self._is_resumed = True
 
     def reach(self, step: int) -> None:
@@ -407,16 +376,8 @@ class Run:
 
     def start_at(self, step: int) -> None:
         """Begin at ``step``: the run is a new one, its training is not."""
-        self.step = self._trained = step
-
-    def _subject(self) -> dict[str, Any]:
-        """What must agree for two trainings to be one run."""
-        return {
-            "identity": asdict(self.identity),
-            "task": self.task,
-            "dataset": self.dataset,
-            "classes": {str(label): name for label, name in self.names.items()},
-        }
+        self.step = step
+        self._window.start_at(step)
 
     def __enter__(self) -> Self:
         self.open()
@@ -429,25 +390,3 @@ class Run:
         trace: TracebackType | None,
     ) -> None:
         self.close(ended(error))
-
-    def _start(self) -> RunStart:
-        identity = self.identity
-        facts = {
-            "group": self._group,
-            "algorithm": identity.algorithm,
-            "input_size": identity.input_size,
-            "backbone": identity.backbone,
-            "task": self.task,
-        }
-        more = {"dataset": self.dataset, "run": self.id, "regularization": self._objective.decay}
-        folder = self.dataset, identity.algorithm, identity.input_size, identity.backbone, self.id
-        return RunStart(
-            id=self.id,
-            name=str(identity),
-            experiment=keys.legal(self._experiment),
-            folder=keys.folder(*folder),
-            tags={keys.FACT + name: value for name, value in (facts | more).items()}
-            | keys.originals([self.dataset, *self.names.values()]),
-            params=facts,
-            resumed=self._is_resumed,
-        )
