@@ -249,7 +249,8 @@ class SegmentationMetrics:
         classes, steps = len(self.classes), len(THRESHOLDS)
         confusion, own, every = np.split(counts.cpu().numpy(), [classes, classes + steps], axis=1)
         warn_of_predictions(self.warnings, seen, self.classes)
-        ignored = 1 - confusion.sum() / max(1, seen[:, PIXELS].sum())
+        whole = seen[:, PIXELS].sum()
+        ignored = 1 - confusion.sum() / whole if whole else 0.0
         left = confusion.sum(1).nonzero()[0]
         warn_of_ignored(self.warnings, ignored, left, self.classes, self.ignore_index)
         return confusion.copy(), own, every
