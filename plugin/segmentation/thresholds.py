@@ -71,8 +71,10 @@ def places(scores: Any) -> Any:
     xp: Any = torch if isinstance(scores, Tensor) else np
     low = (scores * 2.0**_SCALE).view(xp.int32) >> _DROPPED
     high = _LOW + _HALF - 1 - (((1 - scores).view(xp.int32) - 1) >> _DROPPED)
-    fine = xp.where(scores < 0.5, low, high).clip(0, _TOP)
-    return _of_device(scores.device)[fine] if xp is torch else _OF_FINE[fine]
+    fine = xp.where(scores < 0.5, low, high)
+    if xp is np:
+        return _OF_FINE.take(fine, mode="clip")
+    return _of_device(scores.device)[fine.clip(0, _TOP)]
 
 
 def _of_fine() -> NDArray[np.int32]:
