@@ -102,6 +102,7 @@ def _pixels(value: Any) -> Pixels:
         values = values[:, 0]
     elif len(shape) != 3:
         raise ValueError(f"the shape {shape} is not (n, height, width)")
+    _check_values(values)
     return Pixels(values, (shape[-2], shape[-1]))
 
 
@@ -125,6 +126,7 @@ def to_rle(mask: Any, size: Size | None) -> dict[str, Any]:
         ValueError: if it is no mask in a form of `read_masks`.
     """
     if hasattr(mask, "shape"):
+        _check_values(mask)
         return dict(coco.encode(np.asfortranarray(_binary(mask) != 0, np.uint8)))
     if not isinstance(mask, Mapping):
         return _from_polygons(mask, size)
@@ -292,39 +294,33 @@ class Patches:
         return patch
 
 
-def _binary(values: Any) -> Array:
-    """Masks in NumPy, not 0 where they are set.
-
-    Raises:
-        ValueError: for numbers that are neither probabilities nor two values of which one is 0.
-    """
+def _check_values(values: Any) -> None:
+    """Raise for masks that are neither probabilities nor of 0 and one other value each."""
     kind = str(values.dtype).rpartition(".")[2]
-    if kind != "bool" and math.prod(values.shape):
-        low, high = float(values.min()), float(values.max())
-        is_soft = "float" in kind and low >= -_SLACK and high <= 1 + _SLACK
-        if not (is_soft or 0 <= low <= high <= 1 or _has_two_values(as_array(values))):
-            wrong = low if low < 0 or math.isnan(low) else high
-            raise ValueError(
-                f"a mask holds {wrong:g}: give bool masks, or probabilities from 0 to 1; the mask "
-                "of logits is logits > 0"
-            )
-        if kind != "uint8":
-            values = values > 0.5  # on the values' own device
+    if kind == "bool" or not math.prod(values.shape):
+        return
+    low, high = float(values.min()), float(values.max())
+    if low >= -_SLACK and high <= 1 + _SLACK:
+        return
+    array = as_array(values)
+    top = array.max(axis=(-2, -1), keepdims=True)
+    if not (top.min() >= 0 and ((array == 0) | (array == top)).all()):
+        wrong = low if low < 0 or math.isnan(low) else high
+        raise ValueError(
+            f"a mask holds {wrong:g}: give bool masks, or probabilities from 0 to 1; the mask of "
+            "logits is logits > 0"
+        )
+
+
+def _binary(values: Any) -> Array:
+    """Masks in NumPy, not 0 where they are set."""
+    if str(values.dtype).rpartition(".")[2] not in ("bool", "uint8"):
+        values = values > 0.5  # on the values' own device
     return as_array(values).view(np.uint8)
 
 
-def _has_two_values(values: Array) -> bool:
-    """Whether each mask holds 0 and at most one other value, above it, such as 255."""
-    top = values.max(axis=(-2, -1), keepdims=True)
-    return bool(top.min() >= 0 and ((values == 0) | (values == top)).all())
-
-
 def pack(masks: Pixels) -> Packed:
-    """Pack dense masks.
-
-    Raises:
-        ValueError: see `_binary`.
-    """
+    """Pack dense masks."""
     height, width = masks.size
     pixels = height * width
     packed = np.zeros((len(masks), -(-pixels // 64) * 8), np.uint8)

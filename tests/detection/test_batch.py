@@ -27,7 +27,7 @@ BAD_FOUND = [
     ({"boxes": [BOX[0], [40, 20, 20, 30]]}, r"entry 1, \[40.*20.*\], has x2 < x1 or y2 < y1"),
     ({"boxes": [[40, 20, 60, 10], BOX[1]]}, "entry 0, .* has x2 < x1 or y2 < y1"),
     ({"boxes": BOX[:1]}, "prediction boxes: has 1 entries for 2 labels"),
-    ({"boxes": [[1, 2, 3], [1, 2, 3]]}, r"prediction boxes: has shape \(2, 3\), not \(n, 4\)"),
+    ({"boxes": [[1, 2, 3], [1, 2, 3]]}, r"prediction boxes: must be numbers of shape \(n, 4\), not .* of shape \(2, 3\)"),
     ({"boxes": None}, "prediction boxes: is missing"),
     ({"scores": [0.9, NAN]}, "prediction scores: entry 1, nan, is not finite"),
     ({"scores": [INF, 0.8]}, "prediction scores: entry 0, inf, is not finite"),
