@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from boxscore.cli import coco_files
-from boxscore.detection.masks import decode
+from boxscore.detection import decode
 
 Pair = tuple[Tensor, Any]
 

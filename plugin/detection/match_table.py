@@ -104,7 +104,7 @@ class MatchTable:
         return cls(ids, tables)
 
     def in_order(self) -> MatchTable:
-        """By ascending image id: numbers, then texts, then images without an id; equal as they came.
+        """By ascending image id: numbers, texts, none; among equal ids as the images came.
 
         Texts of digits are numbers, unless all ids are texts.
         """

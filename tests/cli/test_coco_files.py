@@ -15,8 +15,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from boxscore.cli.coco_files import Dataset, read
-from boxscore.detection import DetectionMetrics
-from boxscore.detection.masks import to_rle
+from boxscore.detection import DetectionMetrics, to_rle
 from tests.detection.pycoco import DATA, Case, Json, equal, evaluate, jittered
 
 RLE = {"size": [20, 20], "counts": [100, 50, 250]}

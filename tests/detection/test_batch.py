@@ -254,7 +254,10 @@ def test_an_unreadable_target_is_named_with_the_expected_form(target: Any, probl
 
 
 def test_an_unreadable_prediction_is_named() -> None:
-    for found, problem in (([], "prediction: must be a dict"), ({}, "labels: is missing")):
+    bad: list[Any] = [[], {}]
+    for found, problem in zip(
+        bad, ("prediction: must be a dict", "labels: is missing"), strict=True
+    ):
         with pytest.raises(ValueError, match=f"^image 17, .*{problem}"):
             DetectionMetrics(CAT).update([found], [OBJECT])
 
@@ -271,7 +274,7 @@ def test_an_object_may_lack_its_area(area: Any) -> None:
     assert [metrics.per_class()[n][f"box_AR_{s}"] for n, s in zip(CAT.values(), sizes, strict=True)]
 
 
-VIEWS = {
+VIEWS: dict[str, Any] = {
     "big-endian": lambda value: value.astype(value.dtype.newbyteorder(">")),
     "flipped": lambda value: np.ascontiguousarray(value[..., ::-1])[..., ::-1],
     "strided": lambda value: np.repeat(value, 2, axis=0)[::2],
@@ -307,7 +310,7 @@ def test_labels_are_integers_of_any_kind(kind: Any) -> None:
     assert metrics.compute()["box_AR100"] == 1.0
 
 
-FORMS = {
+FORMS: dict[str, Any] = {
     "XYXY": lambda box: box,
     "XYWH": lambda box: torch.cat([box[:, :2], box[:, 2:] - box[:, :2]], 1),
     "CXCYWH": lambda box: torch.cat([(box[:, :2] + box[:, 2:]) / 2, box[:, 2:] - box[:, :2]], 1),

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from pycocotools import mask as coco
 
-from boxscore.detection import DetectionMetrics
-from boxscore.detection.masks import BrokenRLE, Pixels, pack, read_masks, run_areas, to_rle
+from boxscore.detection import BrokenRLE, DetectionMetrics, run_areas, to_rle
+from boxscore.detection.masks import Pixels, pack, read_masks
 from tests.detection.pycoco import DATA, decode, equal, evaluate, jittered
 
 CELL = {1: "cell"}
