@@ -16,7 +16,7 @@ from typing import Any
 
 from pycocotools import mask as coco
 
-from boxscore.detection.masks import BrokenRLE, Size, run_areas, to_rle
+from boxscore.detection import BrokenRLE, Size, run_areas, to_rle
 from boxscore.fingerprint import identifier
 from boxscore.metric import NO_CLASS
 

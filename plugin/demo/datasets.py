@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from boxscore.cli import coco_files
-from boxscore.detection.masks import decode
+from boxscore.detection import decode
 from boxscore.warn import Warnings
 
 from .image_files import ImageFolder, read_image, read_label_map

@@ -241,7 +241,7 @@ class _Side:
             return "XYWH"
         self._has_canvas |= hasattr(value, "canvas_size")
         given = getattr(value, "format", "XYXY")
-        name = str(getattr(given, "name", given)).upper()
+        name = "XYXY" if callable(given) else str(getattr(given, "name", given)).upper()
         if name not in ("XYXY", "XYWH", "CXCYWH"):
             raise self._error(place, "boxes", f"has format {name}, not XYXY, XYWH or CXCYWH")
         return name

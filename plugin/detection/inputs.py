@@ -1,7 +1,8 @@
-"""One image's input, in any form that frameworks use: arrays, ids, sizes."""
+"""One image's input, in any form that frameworks use: arrays, ids, sizes, masks."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -15,6 +16,8 @@ Dicts = Sequence[Mapping[str, Any]]
 
 UNREADABLE = (TypeError, ValueError, OverflowError)
 """The errors of NumPy for a value that is no array of numbers."""
+
+_SLACK = 0.01  # of probabilities in half precision
 
 
 def as_array(value: Any) -> Array:
@@ -85,3 +88,28 @@ def no_dict(one: Any, word: str, image_id: ImageId, place: int) -> ValueError:
     """The error for a prediction or target of another type."""
     name, expected = image_name(image_id, place), "a dict with 'boxes' (n, 4) and 'labels' (n,)"
     return ValueError(f"{name}, {word}: must be {expected}, not a {type(one).__name__}")
+
+
+def check_values(values: Any) -> None:
+    """Raise for masks that are neither probabilities nor of 0 and one other value each."""
+    kind = str(values.dtype).rpartition(".")[2]
+    if kind == "bool" or not math.prod(values.shape):
+        return
+    low, high = float(values.min()), float(values.max())
+    if low >= -_SLACK and high <= 1 + _SLACK:
+        return
+    array = as_array(values)
+    top = array.max(axis=(-2, -1), keepdims=True)
+    if not (top.min() >= 0 and ((array == 0) | (array == top)).all()):
+        wrong = low if low < 0 or math.isnan(low) else high
+        raise ValueError(
+            f"a mask holds {wrong:g}: give bool masks, or probabilities from 0 to 1; the mask of "
+            "logits is logits > 0"
+        )
+
+
+def binary(values: Any) -> Array:
+    """Masks in NumPy, not 0 where they are set."""
+    if str(values.dtype).rpartition(".")[2] not in ("bool", "uint8"):
+        values = values > 0.5  # on the values' own device
+    return as_array(values).view(np.uint8)

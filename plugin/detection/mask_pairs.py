@@ -15,7 +15,6 @@ from .masks import (
     Patches,
     Pixels,
     Runs,
-    Size,
     areas,
     as_runs,
     pack,
@@ -24,6 +23,7 @@ from .masks import (
     run_overlaps,
 )
 from .matching import Bools, Floats, Indices, Pairs
+from .rle import Size
 
 
 def measure_masks(

@@ -104,21 +104,19 @@ class MatchTable:
         return cls(ids, tables)
 
     def in_order(self) -> MatchTable:
-        """By ascending image id: numbers, then texts, then images without an id as they came.
+        """By ascending image id: numbers, texts, none; among equal ids as the images came.
 
-        Texts of digits are numbers, unless all ids are texts. Images of one id are ordered by their
-        ground truth, so that the order of merging has no effect.
+        Texts of digits are numbers, unless all ids are texts.
         """
         are_texts = all(isinstance(one, str) for one in self.ids if one is not None)
-        content = self.tables[IMAGE]["content_with_boxes"].tolist()
 
-        def key(place: int) -> tuple[int, int, str, int]:
+        def key(place: int) -> tuple[int, int, str]:
             image_id = self.ids[place]
             if image_id is None:
-                return 2, 0, "", 0
+                return 2, 0, ""
             if isinstance(image_id, int) or (not are_texts and _is_number(image_id)):
-                return 0, int(image_id), "", content[place]
-            return 1, 0, image_id, content[place]
+                return 0, int(image_id), ""
+            return 1, 0, image_id
 
         order = sorted(range(len(self.ids)), key=key)
         return self if order == list(range(len(order))) else self.take(order)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from boxscore.cli.coco_files import Dataset, read
-from boxscore.detection import DetectionMetrics
+from boxscore.detection import DetectionMetrics, to_rle
 from tests.detection.pycoco import DATA, Case, Json, equal, evaluate, jittered
 
 RLE = {"size": [20, 20], "counts": [100, 50, 250]}
@@ -115,8 +119,8 @@ def truth(*path: str | int, value: Any = ...) -> Json:
         ("{}", "gt.json is not COCO: it has no array 'categories'"),
         (truth("images"), "gt.json is not COCO: it has no array 'images'"),
         (truth("annotations", value={}), "it has no array 'annotations'"),
-        (truth("images", 1, value=7), r"gt.json: images\[1\]: is no object"),
-        (truth("images", 1, "id", value=3), r"images\[1\]: id 3 .* not the first such"),
+        (truth("images", 1, value=7), r"gt.json: images\[1\]: 7 is no object"),
+        (truth("images", 1, "id", value=3), r"images\[1\]: id 3 is not a new integer"),
         (truth("images", 0, "id", value=1.5), r"images\[0\]: id 1.5"),
         (truth("categories", 0, "id", value="x"), r"categories\[0\]: id 'x'"),
         (truth("categories", 0, "name"), r"categories\[0\]: has no 'name'"),
@@ -125,9 +129,12 @@ def truth(*path: str | int, value: Any = ...) -> Json:
         (truth("annotations", 0, "category_id", value=9), r"\[0\]: category_id 9 is unknown"),
         (truth("annotations", 0, "bbox"), r"annotations\[0\]: has no 'bbox'"),
         (truth("annotations", 0, "bbox", value=[1, 2, 3]), r"bbox \[1, 2, 3\] is not \[x, y"),
-        (truth("annotations", 0, "bbox", value=[1, 2, -3, 3]), "bbox -3 is not finite, or below 0"),
-        (truth("annotations", 0, "area", value=-1), "area -1 is not finite, or below 0"),
-        (truth("annotations", 0, "area", value="big"), "area 'big' is no number"),
+        (
+            truth("annotations", 0, "bbox", value=[1, 2, -3, 3]),
+            "bbox -3 is not a finite number of 0 or more",
+        ),
+        (truth("annotations", 0, "area", value=-1), "area -1 is not a finite number of 0 or more"),
+        (truth("annotations", 0, "area", value="big"), "area 'big' is not a finite number"),
         (truth("annotations", 0, "segmentation"), r"annotations\[0\]: has no 'segmentation'"),
         (
             truth("annotations", 0, "segmentation", value={"size": [20, 20], "counts": "P"}),
@@ -159,10 +166,13 @@ def test_a_bad_annotation_file_is_refused_in_one_line(
         ([{"image_id": 3}], r"dt.json: \[0\]: has no 'category_id'"),
         ([RESULTS[0] | {"image_id": 99}], r"dt.json: \[0\]: image_id 99 is unknown"),
         ([RESULTS[0], RESULTS[0] | {"category_id": 1}], r"\[1\]: category_id 1 is unknown"),
-        ([RESULTS[0] | {"score": float("nan")}], r"\[0\]: score nan is not finite"),
+        ([RESULTS[0] | {"score": float("nan")}], r"\[0\]: score nan is not a finite number"),
         ([RESULTS[0] | {"score": None}], r"\[0\]: has no 'score'"),
-        ([RESULTS[0] | {"score": "high"}], r"\[0\]: score 'high' is no number"),
-        ([RESULTS[0] | {"bbox": [0, 0, float("inf"), 1]}], r"\[0\]: bbox inf is not finite"),
+        ([RESULTS[0] | {"score": "high"}], r"\[0\]: score 'high' is not a finite number"),
+        (
+            [RESULTS[0] | {"bbox": [0, 0, float("inf"), 1]}],
+            r"\[0\]: bbox inf is not a finite number",
+        ),
         (
             [*RESULTS, RESULTS[0] | {"segmentation": {"size": [20, 20], "counts": "T31"}}],
             r"dt.json: \[2\]: segmentation: the RLE is cut off",
@@ -201,3 +211,182 @@ def test_missing_crowd_flags_mean_none(tmp_path: Path) -> None:
     """pycocotools raises a KeyError."""
     dataset = read(*written(tmp_path, TRUTH, RESULTS))
     assert np.any([np.any(one["iscrowd"]) for one in dataset.targets.values()]) == np.False_
+
+
+@pytest.mark.parametrize("name", ["area", "iscrowd"])
+def test_an_optional_field_is_filled_per_object(tmp_path: Path, name: str) -> None:
+    """The others keep theirs; null is as good as absent."""
+    one = TRUTH["annotations"][0] | {"bbox": [1, 1, 8, 9], "segmentation": None}
+    without = {key: value for key, value in one.items() if key != name}
+    for lacking in (without, one | {name: None}):
+        content = TRUTH | {"annotations": [one, lacking]}
+        target = read(*written(tmp_path, content, [])).targets[3]
+        assert target["iscrowd"] == [False, False]
+        assert target["area"] == ([5, None] if name == "area" else [5, 5])
+
+
+@pytest.mark.parametrize("convert", [float, lambda n: n])
+def test_ids_may_be_written_as_floats(tmp_path: Path, convert: Any) -> None:
+    content, results = copy.deepcopy(TRUTH), copy.deepcopy(RESULTS)
+    content["categories"][0]["id"] = convert(5)
+    content["images"][0] = {"id": convert(3), "height": 20.0, "width": convert(20)}
+    for one in (*content["annotations"], *results):
+        one["category_id"] = 5.0
+        if one["image_id"] == 3:
+            one["image_id"] = "3" if one in results else 3.0
+    dataset = read(*written(tmp_path, content, results), masks=True)
+    plain = read(*written(tmp_path, TRUTH, RESULTS), masks=True)
+    assert (dataset.targets, dataset.predictions) == (plain.targets, plain.predictions)
+    assert dataset.sizes == plain.sizes
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_encodings_and_blank_lines_are_read(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "gt.json").write_bytes(f"\n\n {json.dumps(TRUTH)}\n\n".encode(encoding))
+    assert read(tmp_path / "gt.json").classes == {5: "cat"}
+
+
+@pytest.mark.parametrize(
+    ("categories", "names"),
+    [
+        ([(0, "cat"), (5, "cat")], {0: "cat (0)", 5: "cat"}),
+        ([(5, "cat"), (9, "N/A"), (8, "dog"), (7, "dog")],
+         {5: "cat", 7: "dog", 8: "dog (8)", 9: "N/A (9)"}),
+        ([(5, "__background__")], {5: "__background__ (5)"}),
+    ],
+)  # fmt: skip
+def test_names_that_meet_are_told_apart_by_id(
+    tmp_path: Path, categories: list[tuple[int, str]], names: dict[int, str]
+) -> None:
+    content = TRUTH | {"categories": [{"id": label, "name": name} for label, name in categories]}
+    dataset = read(*written(tmp_path, content, RESULTS))
+    assert dataset.classes == names
+    plain = measured(read(*written(tmp_path, TRUTH, RESULTS)))
+    assert measured(dataset).compute() == plain.compute()
+
+
+def test_used_names_that_meet_are_told_apart_by_id(tmp_path: Path) -> None:
+    """Whatever the results use: the fingerprint depends on ground truth alone."""
+    categories = [{"id": label, "name": "cat"} for label in (5, 6, 7)]
+    annotations = [TRUTH["annotations"][0], TRUTH["annotations"][1] | {"category_id": 6}]
+    content = TRUTH | {"categories": categories, "annotations": annotations}
+    results = [RESULTS[0] | {"category_id": 7}]
+    dataset = read(*written(tmp_path, content, results))
+    assert dataset.classes == {5: "cat (5)", 6: "cat (6)", 7: "cat"}
+    assert measured(dataset).compute()["box_AR100"] == 0.0
+
+
+SIZES = [0, -1, "20", 20.5, None, 2**40, True, [20]]
+
+
+@pytest.mark.parametrize("side", ["width", "height"])
+@pytest.mark.parametrize("size", SIZES)
+def test_an_impossible_size_is_named_where_a_polygon_needs_it(
+    tmp_path: Path, side: str, size: Any
+) -> None:
+    content = truth("images", 1, side, value=size)
+    with pytest.raises(ValueError, match=rf"gt.json: images\[1\]: .*{side} .* is no image size"):
+        read(*written(tmp_path, content, RESULTS), masks=True)
+    boxes = measured(read(*written(tmp_path, content, RESULTS)))
+    assert boxes.compute()["box_AP50"] == pytest.approx(1.0)
+    rles = copy.deepcopy(content)
+    rles["annotations"][1]["segmentation"] = RLE
+    assert measured(read(*written(tmp_path, rles, RESULTS), masks=True), masks=True).images == 2
+
+
+@pytest.mark.parametrize("form", ["flat", "points"])
+def test_polygons_are_read_in_every_form(tmp_path: Path, form: str) -> None:
+    outline = TRUTH["annotations"][1]["segmentation"][0]
+    points = [outline[at : at + 2] for at in range(0, 8, 2)]
+    value = outline if form == "flat" else [points]
+    content = truth("annotations", 1, "segmentation", value=value)
+    one, other = (read(*written(tmp_path, c, []), masks=True) for c in (content, TRUTH))
+    assert one.targets == other.targets
+
+
+LONG = int("9" * 400)
+
+
+@pytest.mark.parametrize(
+    ("content", "results", "problem"),
+    [
+        (TRUTH, [RESULTS[0] | {"score": LONG}], r"dt.json: \[0\]: score 9+… .400 characters. is"),
+        (TRUTH, [RESULTS[0] | {"bbox": [LONG, 1, 1, 1]}], r"dt.json: \[0\]: bbox 9"),
+        (TRUTH, [RESULTS[0] | {"category_id": 2**64}], "category_id 18446744073709551616 is unk"),
+        (TRUTH, [RESULTS[0] | {"image_id": True}], "image_id True is unknown: no image of gt.json"),
+        (truth("categories", 0, "id", value=2**63 + 7), [], r"categories\[0\]: id 922337203685477"),
+        (truth("annotations", 0, "area", value=LONG), [], r"annotations\[0\]: area 9"),
+        (truth("annotations", 0, "iscrowd", value="no"), [], r"\[0\]: iscrowd 'no' is not"),
+        (truth("images", 1, "id", value="3"), [], r"images\[1\]: id '3' is not a new"),
+        (truth("annotations", 0, "segmentation", value={"size": [2**40, 9], "counts": "1"}), [],
+         r"annotations\[0\]: segmentation: an RLE of size"),
+        (truth("annotations", 1, "segmentation", value=[[1, 1, 6, 1e300, 6, 6]]), [],
+         r"annotations\[1\]: segmentation: a polygon's coordinate"),
+        (TRUTH, [RESULTS[0] | {"segmentation": None, "bbox": None}], "has no 'segmentation'"),
+    ],
+)  # fmt: skip
+def test_numbers_beyond_all_bounds_are_refused_in_one_line(
+    tmp_path: Path, content: Any, results: Any, problem: str
+) -> None:
+    with pytest.raises(ValueError, match=problem) as caught:
+        read(*written(tmp_path, content, results), masks=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_large_image_ids_are_good_ids(tmp_path: Path) -> None:
+    content = json.loads(json.dumps(TRUTH).replace('"b"', str(2**70)))
+    results = [RESULTS[1] | {"image_id": 2**70}]
+    assert measured(read(*written(tmp_path, content, results))).images == 2
+
+
+def test_results_without_masks_among_others_have_their_boxes(tmp_path: Path) -> None:
+    """As in pycocotools; told, with their number."""
+    bare = {key: value for key, value in RESULTS[1].items() if key != "segmentation"}
+    dataset = read(*written(tmp_path, TRUTH, [RESULTS[0], bare]), masks=True)
+    outline = [1, 1, 1, 7, 6, 7, 6, 1]
+    assert dataset.predictions["b"]["masks"] == [to_rle([outline], (20, 20))]
+    assert dataset.remarks[0].startswith("dt.json: 1 results have no 'segmentation'")
+    with pytest.raises(ValueError, match=r"dt.json: \[0\]: has no 'segmentation'"):
+        read(*written(tmp_path, TRUTH, [bare]), masks=True)
+
+
+AREA_FIELDS: list[list[str]] = [["bbox", "segmentation"], ["segmentation"], ["bbox"]]
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="needs the shared data")
+@pytest.mark.parametrize("fields", AREA_FIELDS)
+@pytest.mark.parametrize("kind", ["box", "mask"])
+def test_pycocotools_areas_are_those_of_the_same_files(
+    tmp_path: Path, fields: list[str], kind: str
+) -> None:
+    """To the bit; pycocotools' loadRes decides by the first result."""
+    if kind == "mask" and fields == ["bbox"]:
+        pytest.skip("no masks")
+    case = jittered(json.loads((DATA / "coco_mini/annotations/instances_test.json").read_text()))
+    for result in case.results:
+        result["segmentation"]["counts"] = result["segmentation"]["counts"].decode()
+        for name in {"bbox", "segmentation"} - {*fields}:
+            del result[name]
+    paths = written(tmp_path, case.truth, case.results)
+    masks = kind == "mask"
+    dataset = read(*paths, masks=masks, pycocotools_areas=True)
+    metrics = measured(dataset, masks=masks, areas="given")
+    expected = as_pycocotools(*paths, kind)
+    assert equal(metrics.arrays("mask" if masks else "box"), expected)
+    both = masks and len(fields) == 2
+    assert bool(read(*paths, masks=masks).remarks) == both
+    plain = measured(read(*paths, masks=masks), masks=masks)
+    differs = {"box": ["segmentation"], "mask": ["bbox", "segmentation"]}[kind] == fields
+    assert equal(plain.arrays(plain.kinds[-1]), expected) == (not differs)
+
+
+def as_pycocotools(annotations: Path, predictions: Path, kind: str) -> Any:
+    """What pycocotools makes of the files as they are."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(annotations))
+        evaluation = COCOeval(
+            truth, truth.loadRes(str(predictions)), {"box": "bbox", "mask": "segm"}[kind]
+        )
+        evaluation.evaluate()
+        evaluation.accumulate()
+    return evaluation

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 
 from boxscore import Identity, distributed
+from boxscore.cli import main
 from boxscore.cli.evaluate import Destination, as_json, evaluate
+from tests.cli.test_coco_files import as_pycocotools
+from tests.detection.pycoco import FIGURES
 from tests.shared_data import SHARED
 from tests.together import together, torchrun
 
@@ -85,7 +90,79 @@ def test_what_is_wrong_is_wrong_for_all(tmp_path: Path) -> None:
     annotations, predictions = files(tmp_path, 3)
     predictions.write_text('[{"image_id": 77}]')
     said = together(3, measured, annotations, predictions, None)
-    assert set(said) == {"dt.json: [0]: image_id 77 is unknown"}
+    assert set(said) == {"dt.json: [0]: image_id 77 is unknown: no image of gt.json has it"}
+
+
+def run(annotations: Path, predictions: Path, *options: str) -> Result:
+    command = ["evaluate", "--annotations", str(annotations), "--predictions", str(predictions)]
+    return CliRunner().invoke(main, [*command, "--json", *options])
+
+
+def test_areas_of_masks_are_their_own_or_pycocotools(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    paths = files(tmp_path, 50)
+    results = json.loads(paths[1].read_text())
+    for one in results:  # a triangle, of half the box's area
+        one["segmentation"] = [one["segmentation"][0][:6]]
+    paths[1].write_text(json.dumps(results))
+    ours = json.loads(run(*paths, "--masks").stdout)
+    assert caplog.text.count("--pycocotools-areas uses the boxes'") == 1
+    theirs = json.loads(run(*paths, "--masks", "--pycocotools-areas").stdout)
+    for kind in ("box", "mask"):
+        evaluation = as_pycocotools(*paths, kind)
+        evaluation.summarize()
+        stats = dict(zip(FIGURES, evaluation.stats.tolist(), strict=True))
+        assert [theirs.get(f"{kind}_{name}", -1) for name in FIGURES] == [*stats.values()]
+    differing = {name for name in ours if ours[name] != theirs[name]}
+    assert differing
+    assert differing <= {f"mask_{name}" for name in FIGURES[3:6] + FIGURES[9:]}
+
+
+def test_results_of_unknown_categories_can_be_dropped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    annotations, predictions = files(tmp_path, 20)
+    plain = run(annotations, predictions, "--masks")
+    results = json.loads(predictions.read_text())
+    results += [
+        one | {"category_id": label} for one, label in zip(results[:3], (57, -1, 0), strict=True)
+    ]
+    predictions.write_text(json.dumps(results))
+    refused = run(annotations, predictions)
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert (
+        "category_id 57 is unknown: no category of gt.json has it; --ignore-unk" in refused.stderr
+    )
+    dropped = run(annotations, predictions, "--masks", "--ignore-unknown")
+    assert (dropped.exit_code, dropped.stdout) == (0, plain.stdout)
+    assert "3 predictions with labels outside the classes are ignored" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"iscrowd": 1}, r"all \d+ objects are crowd regions (iscrowd)"),
+        (None, "the 20 images have no objects"),
+    ],
+)
+def test_without_a_metric_the_reason_is_told_and_the_exit_code_is_1(
+    tmp_path: Path, change: Any, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    annotations, predictions = files(tmp_path, 20)
+    content = json.loads(annotations.read_text())
+    content["annotations"] = [one | change for one in content["annotations"] if change]
+    annotations.write_text(json.dumps(content))
+    shown = run(annotations, predictions, "--masks", "--per-class")
+    assert shown.exit_code == 1
+    assert json.loads(shown.stdout) == {"per_class": {"a": {}, "b": {}, "c": {}}}
+    assert re.search(reason.replace("(", r"\(").replace(")", r"\)"), caplog.text)
+
+
+def test_each_class_has_every_metric(tmp_path: Path) -> None:
+    found = json.loads(run(*files(tmp_path, 50), "--masks", "--per-class").stdout)
+    rows = found.pop("per_class")
+    assert found.keys() == rows["a"].keys() == rows["b"].keys() == rows["c"].keys()
 
 
 @pytest.mark.slow

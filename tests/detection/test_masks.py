@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from pycocotools import mask as coco
 
-from boxscore.detection import DetectionMetrics
-from boxscore.detection.masks import BrokenRLE, Pixels, pack, read_masks, run_areas, to_rle
+from boxscore.detection import BrokenRLE, DetectionMetrics, run_areas, to_rle
+from boxscore.detection.masks import Pixels, pack, read_masks
 from tests.detection.pycoco import DATA, decode, equal, evaluate, jittered
 
 CELL = {1: "cell"}
@@ -177,8 +177,8 @@ GOOD = {"masks": np.ones((1, 8, 8), bool), "labels": [1], "scores": [0.5], "imag
         (1, np.ones((1, 8, 9)), r"target masks: the size \(8, 9\) differs from the image's"),
         (1, [compressed(np.ones((9, 8)))], r"target masks: the size \(9, 8\) differs"),
         (0, np.ones((1, 3, 8, 8)), r"prediction masks: the shape \(1, 3, 8, 8\)"),
-        (0, np.full((1, 8, 8), np.nan), "a mask holds NaN"),
-        (0, torch.full((1, 8, 8), float("nan")), "a mask holds NaN"),
+        (0, np.full((1, 8, 8), np.nan), "prediction masks: a mask holds nan"),
+        (0, torch.full((1, 8, 8), float("nan")), "prediction masks: a mask holds nan"),
         (1, [{"size": [8, 8], "counts": b"PP"}], "target masks: entry 0: the RLE is cut off"),
         (1, [{"size": [8, 8], "counts": [3, 4]}], "entry 0: the RLE's counts do not sum to 8 x 8"),
         (1, [{"size": [8, 8], "counts": [-3, 67]}], "entry 0: the RLE's counts"),
@@ -258,3 +258,95 @@ def test_more_masks_than_255_are_measured() -> None:
     """pycocotools 2.0.11 overflows on that many in one call of area."""
     masks = read_masks([compressed(np.eye(9))] * 300, None)
     assert len(masks) == 300
+
+
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda logits: logits,
+        torch.from_numpy,
+        lambda logits: torch.from_numpy(logits).half(),
+        list,
+        lambda logits: 1 + logits.clip(0),
+        lambda logits: (255 / (1 + np.exp(-logits))).astype(np.uint8),
+        lambda logits: (8 * logits).astype(np.int64),
+    ],
+    ids=["array", "tensor", "half", "list", "above 1", "soft bytes", "integers"],
+)
+def test_masks_on_another_scale_are_refused(side: int, convert: Any) -> None:
+    """Such as logits, whose mask begins at 0: cut at 0.5 they gave a smaller AP in silence."""
+    rows, columns = np.mgrid[:16, :16]
+    logits = (6 - np.hypot(rows - 8, columns - 8)).astype(np.float32)[None] / 2
+    mask = logits > 0
+    one: dict[str, Any] = {"labels": [1], "masks": mask, "image_id": "a"}
+    pair = [one | {"scores": [0.5]}, one]
+    pair[side] = pair[side] | {"masks": convert(logits)}
+    word = ("prediction", "target")[side]
+    with pytest.raises(ValueError, match=f"^image 'a', {word} masks: (entry 0: )?a mask holds"):
+        DetectionMetrics(CELL, boxes=False, masks=True).update([pair[0]], [pair[1]])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    arrays.arrays(bool, st.tuples(st.integers(1, 3), st.just(6), st.just(9))),
+    st.sampled_from([
+        (np.uint8, 1), (np.uint8, 255), (np.int32, 7), (np.float32, 1), (np.float32, 255),
+        (np.float64, 1.001), (np.float16, 0.75),
+    ]),
+)  # fmt: skip
+def test_masks_of_two_values_are_good_input(dense: Any, form: tuple[Any, float]) -> None:
+    kind, value = form
+    masks = dense.astype(kind) * kind(value)
+    labels = [1] * len(dense)
+    metrics = DetectionMetrics(CELL, boxes=False, masks=True)
+    metrics.update(
+        [{"labels": labels, "scores": labels, "masks": masks}], [{"labels": labels, "masks": dense}]
+    )
+    if dense.any():
+        assert metrics.compute()["mask_AR100"] == pytest.approx(dense.any(axis=(1, 2)).mean())
+
+
+SQUARE = [3, 3, 3, 9, 9, 9, 9, 3]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        [SQUARE],
+        SQUARE,
+        tuple(SQUARE),
+        [[[3, 3], [3, 9], [9, 9], [9, 3]]],
+        [[3, 3], [3, 9], [9, 9], [9, 3]],
+        [[3, 3, 3, 9, 9, 9, 9, 3], [[4, 4], [4, 5], [5, 5]]],
+    ],
+)
+def test_polygons_are_read_in_every_form(form: Any) -> None:
+    reference = to_rle([SQUARE], (12, 12))
+    assert to_rle(form, (12, 12)) == reference
+
+
+@pytest.mark.parametrize("form", [5, None, "polygon", [{"x": 1, "y": 2}], [["a"] * 6], {"a": 1}])
+def test_what_is_no_mask_is_told_in_cocos_terms(form: Any) -> None:
+    with pytest.raises(ValueError, match=r"an RLE|\[\[x1, y1, x2, y2, …\], …\]"):
+        to_rle(form, (12, 12))
+
+
+@pytest.mark.parametrize(
+    "size", [[0, 0], [0, 8], [-1, 8], [2**16, 2**16], [8.5, 8], ["a", 8], [float("inf"), 8], 8]
+)
+def test_impossible_sizes_are_refused(size: Any) -> None:
+    with pytest.raises(ValueError, match="RLE"):
+        to_rle({"size": size, "counts": [0, 68]}, None)
+    one: dict[str, Any] = {"labels": [1], "masks": [[SQUARE]], "image_id": "a", "orig_size": size}
+    if size != [2**16, 2**16]:
+        with pytest.raises(ValueError, match=r"image 'a'.* is not \(height, width\) in pixels"):
+            DetectionMetrics(CELL, boxes=False, masks=True).update(
+                [{"labels": [], "scores": []}], [one]
+            )
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), 1e300, -1e9])
+def test_a_polygon_far_outside_is_refused(number: float) -> None:
+    with pytest.raises(ValueError, match="coordinate"):
+        to_rle([[number, *SQUARE[1:]]], (12, 12))

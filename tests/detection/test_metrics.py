@@ -16,7 +16,16 @@ from hypothesis import strategies as st
 from boxscore.detection import DetectionMetrics
 from boxscore.metric import Metric
 from tests.benchmarks.coco import Workload, result_dicts, truth_dicts
-from tests.detection.pycoco import DATA, Case, assert_equal, equal, evaluate, jittered, random_case
+from tests.detection.pycoco import (
+    DATA,
+    FIGURES,
+    Case,
+    assert_equal,
+    equal,
+    evaluate,
+    jittered,
+    random_case,
+)
 
 CAT = {1: "cat", 2: "dog"}
 BOX = [[10.0, 10.0, 50.0, 50.0]]
@@ -76,13 +85,15 @@ def test_a_peers_case_has_the_right_numbers(peer: Any) -> None:
 
 
 def test_recall_is_named_by_a_small_detection_limit() -> None:
-    """mmdet's published AR@1, 2 and 4; what has not that many detections has no such recall."""
-    peer = next(one.values[0] for one in peer_cases("bbox") if "mmdet_prop" in str(one.id))
-    case = case_of(peer)
-    for limit in (1, 2, 4):
-        figures = case.measured(max_detections=limit).compute()
-        assert figures[f"box_AR{limit}"] == peer["expected"]["metrics"][f"AR@{limit}"]
-        assert "box_AR10" not in figures
+    """mmdetection's published AR@2 and 4 (test_fast_eval_recall, Apache-2.0), and pycocotools'."""
+    boxes = [[50, 60, 20, 20], [100, 120, 30, 30], [150, 160, 40, 40], [250, 260, 100, 100]]
+    for limit, recall in ((1, 0.25), (2, 0.5), (4, 1.0)):
+        metrics = DetectionMetrics({0: "any"}, max_detections=limit)
+        one = {"boxes_xywh": np.array(boxes, float), "labels": [0] * 4}
+        metrics.update([one | {"scores": [1.0, 0.98, 0.96, 0.95]}], [one])
+        values = metrics.compute()
+        assert values[f"box_AR{limit}"] == recall
+        assert "box_AR10" not in values
 
 
 @pytest.mark.parametrize("block", range(8))
@@ -218,9 +229,69 @@ def test_only_like_merges_with_like() -> None:
 
 def test_an_image_seen_twice_counts_once() -> None:
     metrics = DetectionMetrics(CAT)
-    for image_id in (0, 1, torch.tensor(0), np.int64(1), torch.tensor([0]), "0"):
+    for image_id in (0, 1, torch.tensor(0), np.int64(1), torch.tensor([0]), "0", 1.0, "1"):
         metrics.update([FOUND], [OBJECT | {"image_id": image_id}])
-    assert metrics.images == 3  # 0, 1 and "0"
+    metrics.update([FOUND, FOUND], [OBJECT, OBJECT | {"image_id": None}], image_ids=["1", 0])
+    assert metrics.images == 2
+
+
+def placed(place: int, image_id: Any = 0) -> tuple[Any, Any]:
+    """An image with one object of its own; only that of the first one is detected."""
+    box = [[10.0 + place, 10, 50 + place, 50]]
+    found = {"boxes": box if place == 0 else [[200.0, 200, 240, 240]]}
+    return FOUND | found, {"boxes": box, "labels": [1], "image_id": image_id}
+
+
+def test_one_id_with_several_ground_truths_is_several_images(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As pycocotools has it with ids of their own; a repeat of one of them counts once."""
+    apart, alike = DetectionMetrics(CAT), DetectionMetrics(CAT)
+    for place in (0, 1, 2, 3, 1):
+        for metrics, image_id in ((apart, place), (alike, "7" if place % 2 else 7)):
+            found, given = placed(place, image_id)
+            metrics.update([found], [given])
+    assert alike.images == apart.images == 4
+    assert alike.compute() == apart.compute()
+    assert round(alike.compute()["box_AP"], 6) == 0.257426
+    assert [record.getMessage() for record in caplog.records if "image_id" in record.message] == [
+        "boxscore: image '7': several images with different ground truth have this image_id; each "
+        "counts as an image of its own. Give every image an image_id of its own"
+    ]
+
+
+def test_one_id_with_several_ground_truths_merges(caplog: pytest.LogCaptureFixture) -> None:
+    parts = []
+    for place in (0, 1, 2):
+        parts.append(DetectionMetrics(CAT))
+        for image in (place, place + 1):  # as samplers that pad do
+            parts[-1].update(*([one] for one in placed(image, "7" if place else 7)))
+    whole = parts[0]
+    for part in parts[1:]:
+        whole.merge(pickle.loads(pickle.dumps(part)))
+    assert whole.images == len(whole.evaluated) == 4
+    assert round(whole.compute()["box_AP"], 6) == 0.257426
+    assert "image_id" in caplog.text
+
+
+def test_masks_alone_tell_images_of_one_id_apart() -> None:
+    metrics = DetectionMetrics(CAT, boxes=False, masks=True)
+    for side in (4, 5, 4):
+        mask = np.zeros((1, 8, 8), bool)
+        mask[:, :side] = True
+        one = {"labels": [1], "masks": mask, "image_id": 0}
+        metrics.update([one | {"scores": [0.5]}], [one])
+    assert metrics.images == 2
+
+
+def test_text_ids_are_ordered_as_in_pycocotools() -> None:
+    """Which decides between equal scores: "10" comes before "9"."""
+    for seed in (8, 21, 42):
+        case = random_case(seed)
+        for one in (*case.truth["annotations"], *case.results):
+            one["image_id"] = str(one["image_id"])
+        case.truth["images"] = [image | {"id": str(image["id"])} for image in case.truth["images"]]
+        assert_equal(case, case.measured())
 
 
 def test_images_without_an_id_all_count() -> None:
@@ -264,7 +335,7 @@ def test_a_state_with_a_column_out_of_place_is_refused(tmp_path: Path) -> None:
         columns = dict(file)
     columns["box.row"] = columns["box.row"] + np.uint32(10**6)
     np.savez(tmp_path / "state.npz", **columns)
-    with pytest.raises(ValueError, match="detections that are not there"):
+    with pytest.raises(ValueError, match="index of a detection that does not exist"):
         DetectionMetrics.load(tmp_path / "state.npz")
 
 
@@ -296,6 +367,70 @@ def test_what_is_undefined_is_absent() -> None:
     assert metrics.per_class()["dog"] == {}
 
 
+CROWD = OBJECT | {"iscrowd": [1]}
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (CROWD, "all 1 objects are crowd regions"),
+        ({"image_id": 1}, "the 1 images have no objects"),
+    ],
+)
+def test_the_reason_is_told_where_no_metric_is_defined(
+    given: Any, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    metrics = DetectionMetrics(CAT)
+    assert metrics.compute() == {}
+    assert caplog.text == ""
+    metrics.update([FOUND], [given])
+    assert metrics.compute() == {} == metrics.compute()
+    assert caplog.text.count("no detection metric is defined") == 1
+    assert reason in caplog.text
+
+
+def test_objects_are_counted_by_class() -> None:
+    metrics = DetectionMetrics(CAT)
+    assert metrics.counts() == {"cat": 0, "dog": 0}
+    metrics.update([FOUND], [{"boxes": BOX * 3, "labels": [2, 1, 2]}])
+    metrics.update([FOUND], [CROWD])
+    assert metrics.counts() == {"cat": 2, "dog": 2}
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_unknown_labels_can_be_ignored(masks: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """An 80-class model on a subset, and padding rows of -1, whatever else these hold."""
+    mask = np.zeros((4, 64, 64), bool)
+    mask[:, 10:50, 10:50] = True
+    nan = float("nan")
+    rows = [*BOX, [1, 2, 3, nan], *BOX, [-1, -1, -1, -1]]
+    found = {"boxes": rows, "labels": [57, -1, 1, -1], "scores": [0.95, nan, 0.9, -1]}
+    given = OBJECT | {"masks": mask[:1], "image_id": 5}
+    alone, all_of_them = DetectionMetrics(CAT, masks=masks), DetectionMetrics(CAT, masks=masks)
+    with pytest.raises(ValueError, match=r'entry 0, 57, is no label .* unknown="ignore"'):
+        all_of_them.update([found | {"masks": mask}], [given])
+    alone.update([FOUND | {"masks": mask[:1]}], [given])
+    ignoring = DetectionMetrics(CAT, masks=masks, unknown="ignore")
+    ignoring.update([found | {"masks": mask}], [given])
+    other = pickle.loads(pickle.dumps(ignoring))
+    other.merge(ignoring)
+    assert other.compute() == ignoring.compute() == alone.compute()
+    assert caplog.text.count("3 predictions with labels outside the classes are ignored") == 2
+    with pytest.raises(ValueError, match=r"target labels: entry 0, 57, is no label .*classes$"):
+        ignoring.update([FOUND], [OBJECT | {"labels": [57]}])
+
+
+def test_the_areas_of_detections_can_be_given() -> None:
+    """As pycocotools does with the boxes' in results that hold masks too."""
+    far = FOUND | {"boxes": [[200.0, 200, 240, 240]], "area": [10.0]}
+    by_region, given = DetectionMetrics(CAT), DetectionMetrics(CAT, areas="given")
+    for metrics in (by_region, given):
+        metrics.update([far], [OBJECT])
+        metrics.update([FOUND | {"scores": [0.5]}], [OBJECT])
+    assert by_region.compute()["box_AP_medium"] < given.compute()["box_AP_medium"]
+    assert (by_region.protocol, given.protocol) == ("", "areas=given")
+
+
 def test_annotation_id_0_is_as_good_as_any() -> None:
     """pycocotools takes the match with it for none."""
     case = random_case(1)
@@ -313,16 +448,22 @@ def test_ap_is_measured_with_another_detection_limit() -> None:
     assert "box_AR100" not in figures
 
 
-def test_per_class_figures_are_means_over_the_classs_cells() -> None:
-    case = random_case(5, large=True)
-    metrics = case.measured(max_detections=200)
-    precision, recall = metrics.arrays().precision, metrics.arrays().recall
-    for place, figures in enumerate(metrics.per_class().values()):
-        assert figures == {
-            "box_AP": precision[:, :, place, 0].mean(),
-            "box_AP50": precision[0, :, place, 0].mean(),
-            "box_AR200": recall[:, place, 0, -1].mean(),
-        }
+@pytest.mark.parametrize("seed", [2, 5, 9])
+@pytest.mark.parametrize("limit", [1, 100, 200])
+def test_each_class_has_every_metric(seed: int, limit: int) -> None:
+    """Those of pycocotools, with that class alone."""
+    case = random_case(seed, large=seed == 5)
+    metrics = case.measured(max_detections=limit)
+    for label, (name, values) in zip(metrics._names, metrics.per_class().items(), strict=True):
+        one = {"categories": [{"id": label, "name": "c"}]}
+        truth = [row for row in case.truth["annotations"] if row["category_id"] == label]
+        found = [row for row in case.results if row["category_id"] == label]
+        alone = Case(case.truth | one | {"annotations": truth}, found)
+        assert values == alone.measured(max_detections=limit).compute(), name
+        if limit == 100:
+            stats = evaluate(alone).stats.tolist()
+            expected = dict(zip(FIGURES, stats, strict=True))
+            assert values == {f"box_{n}": value for n, value in expected.items() if value > -1}
 
 
 def test_zero_area_boxes_are_good_input() -> None:
@@ -338,6 +479,9 @@ def test_zero_area_boxes_are_good_input() -> None:
         ({"boxes": False}, "not neither"),
         ({"max_detections": 0}, "1 or more"),
         ({"max_detections": 10.5}, "integer"),
+        ({"max_detections": True}, "integer"),
+        ({"unknown": "drop"}, "unknown='drop' is none of"),
+        ({"areas": "box"}, "areas='box' is none of"),
     ],
 )
 def test_impossible_settings_are_refused(arguments: dict[str, Any], problem: str) -> None:
