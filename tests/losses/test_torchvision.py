@@ -50,7 +50,10 @@ def model(name: str) -> Any:
     return build(**COMMON | options)
 
 
-@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow) if n == "Keypoint R-CNN" else n for n in DETECTORS],
+)
 def test_losses_and_detections_leave_no_trace(name: str) -> None:
     """Repeatable; weights, buffers, modes, random numbers and the backbone stay as they were."""
     detector = model(name).train()
