@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Any, Self
-
-import numpy as np
+from collections.abc import Iterable
+from typing import Self
 
 DIGITS = 12
 """Hex digits of a fingerprint; keys in the trackers use the first six."""
@@ -126,10 +124,3 @@ def identifier(image_id: object) -> str:
     """An image's id as text: ``7``, ``7.0``, ``"7"`` and ``tensor(7)`` are the same image."""
     value = image_id.item() if hasattr(image_id, "item") else image_id
     return str(int(value) if isinstance(value, float) and value.is_integer() else value)
-
-
-def label_map_content(target: Any, names: Mapping[int, str]) -> bytes:
-    """A label map (H, W) as bytes, with its shape and the names of the classes."""
-    labels = np.asarray(target.numpy(force=True) if hasattr(target, "detach") else target)
-    shape = f"{labels.shape}{sorted(names.items())}".encode()
-    return shape + np.ascontiguousarray(labels, dtype=np.int32).tobytes()

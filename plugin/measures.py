@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .metric import METRICS, Metric, TaskMetric
+from .warn import Warnings
 
 if TYPE_CHECKING:
     from .catalogue import Task
@@ -19,6 +20,7 @@ class Measures:
         task: of the run.
         names: the classes by label.
         ignore_index: of semantic targets.
+        warnings: of the run; the task's metrics warn through it, once for all splits.
         metric: of the test set, instead of the task's own.
     """
 
@@ -27,8 +29,10 @@ class Measures:
         task: Task,
         names: Mapping[int, str],
         ignore_index: int | None,
+        warnings: Warnings,
         metric: TaskMetric | None = None,
     ) -> None:
+        self._warnings = warnings
         self._task, self._names, self._ignore_index = task, names, ignore_index
         self._own: dict[str, TaskMetric] = {} if metric is None else {"test": metric}
         self._further: dict[str, list[Metric]] = {}
@@ -36,8 +40,9 @@ class Measures:
     def metric(self, split: str) -> TaskMetric:
         """The task's metrics on ``split``."""
         if split not in self._own:
-            made = METRICS[self._task][0](self._names, self._ignore_index)
-            self._own[split] = made  # type: ignore[assignment]  # the first is a TaskMetric
+            made: Any = METRICS[self._task][0](self._names, self._ignore_index)
+            made.warnings = self._warnings
+            self._own[split] = made
         return self._own[split]
 
     def keep(self, split: str, metric: TaskMetric) -> None:

@@ -125,7 +125,7 @@ class Run:
         self._experiment = experiment or dataset
         self._fingerprint = fingerprint and keys.word(fingerprint)
         self._per_class = per_class
-        self._measures = Measures(task, self.names, ignore_index, metric)
+        self._measures = Measures(task, self.names, ignore_index, self.warnings, metric)
         self._window = TrainWindow(every, self.warnings)
         self._tags: dict[str, str] = {}
         self._files: tempfile.TemporaryDirectory[str] | None = None

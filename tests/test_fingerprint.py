@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boxscore.detection import DetectionMetrics
-from boxscore.fingerprint import Fingerprint, label_map_content
+from boxscore.fingerprint import Fingerprint
 
 NAMES = {1: "RBC", 2: "WBC"}
 BOXES = [[10.0, 20.0, 30.5, 44.25], [1.0, 2.0, 301.0, 202.0]]
@@ -184,13 +184,3 @@ def test_fingerprints_of_bytes() -> None:
     other = Fingerprint()
     other.merge(one)
     assert other.digest() == one.digest() != Fingerprint().digest()
-
-
-def test_label_maps() -> None:
-    labels = torch.randint(0, 2, (5, 7))
-    names = {0: "ground", 1: "cell"}
-    same = label_map_content(labels.numpy().astype(np.uint8), names)
-    assert label_map_content(labels, names) == same
-    assert label_map_content(1 - labels, names) != same
-    assert label_map_content(labels.T, names) != same
-    assert label_map_content(labels, {0: "ground", 1: "nucleus"}) != same

@@ -86,7 +86,8 @@ def test_a_watched_model_compiles_as_one_graph() -> None:
 
 
 def test_a_compiled_model_is_watched() -> None:
-    model, memory = torch.compile(UNet(), backend="eager"), MemoryLogger()
+    model: Any = torch.compile(UNet(), backend="eager")
+    memory = MemoryLogger()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     with LoopCallback(model, optimizer, loggers=[memory], **OPTIONS) as score:
         score.step(model(IMAGES).mean())

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from boxscore import Identity
-from boxscore.callbacks.base import Scorekeeper
+from boxscore.callbacks.base import CallbackBase, Facts
 from boxscore.callbacks.lightning import BoxscoreCallback as LightningCallback
 from boxscore.callbacks.loop import LoopCallback
 from boxscore.callbacks.options import Keywords
@@ -21,12 +21,12 @@ from boxscore.callbacks.transformers import BoxscoreCallback as TransformersCall
 from boxscore.loggers import MemoryLogger
 
 
-def in_a_loop(**options: Any) -> Scorekeeper:
+def in_a_loop(**options: Any) -> CallbackBase:
     model = nn.Linear(2, 2)
     return LoopCallback(model, torch.optim.SGD(model.parameters(), lr=0.1), **options)
 
 
-MAKERS: dict[str, Callable[..., Scorekeeper]] = {
+MAKERS: dict[str, Callable[..., CallbackBase]] = {
     "loop": in_a_loop,
     "lightning": LightningCallback,
     "transformers": TransformersCallback,
@@ -44,25 +44,26 @@ OPTIONS: dict[str, Any] = {
     "evaluate_images": 10,
     "fingerprint": "0123456789ab",
     "ignore_index": None,
+    "per_class": 5,
     "on_error": "raise",
 }
 
 
 @pytest.fixture(params=MAKERS)
-def make(request: pytest.FixtureRequest) -> Callable[..., Scorekeeper]:
+def make(request: pytest.FixtureRequest) -> Callable[..., CallbackBase]:
     return MAKERS[request.param]
 
 
-def begun(score: Scorekeeper) -> Scorekeeper:
+def begun(score: CallbackBase) -> CallbackBase:
     """As a framework begins it, and after one step."""
     model = nn.Linear(2, 2)
-    score.begin(model, torch.optim.SGD(model.parameters(), lr=0.1), None)
+    score.start(model, torch.optim.SGD(model.parameters(), lr=0.1), Facts())
     score.record({"loss_cls": 1.0}, 1)
     score.evaluate_what_is_due(1)
     return score
 
 
-def test_it_takes_every_keyword(make: Callable[..., Scorekeeper], tmp_path: Path) -> None:
+def test_it_takes_every_keyword(make: Callable[..., CallbackBase], tmp_path: Path) -> None:
     more = {"log_dir": str(tmp_path), "tracking_uri": False, "predict": print, "loggers": None}
     assert {*OPTIONS, *more} == set(Keywords.__annotations__)
     score = make(**OPTIONS | more)
@@ -72,7 +73,7 @@ def test_it_takes_every_keyword(make: Callable[..., Scorekeeper], tmp_path: Path
 
 
 def test_it_pickles_before_it_begins_and_has_begun_nothing(
-    make: Callable[..., Scorekeeper], tmp_path: Path
+    make: Callable[..., CallbackBase], tmp_path: Path
 ) -> None:
     """Launchers hand callbacks to the processes that train."""
     threads = threading.active_count()
@@ -85,7 +86,7 @@ def test_it_pickles_before_it_begins_and_has_begun_nothing(
     assert [*tmp_path.iterdir()] == []
 
 
-def test_its_state_is_plain_json_and_continues_the_run(make: Callable[..., Scorekeeper]) -> None:
+def test_its_state_is_plain_json_and_continues_the_run(make: Callable[..., CallbackBase]) -> None:
     memory = MemoryLogger()
     options = OPTIONS | {"loggers": [memory], "run": None}
     first = begun(make(**options))
@@ -104,15 +105,15 @@ def test_its_state_is_plain_json_and_continues_the_run(make: Callable[..., Score
 
 
 @pytest.mark.parametrize("status", ["FINISHED", "FAILED", "KILLED"])
-def test_the_end_is_told_once(make: Callable[..., Scorekeeper], status: Any) -> None:
+def test_the_end_is_told_once(make: Callable[..., CallbackBase], status: Any) -> None:
     memory = MemoryLogger()
     score = begun(make(**OPTIONS | {"loggers": [memory]}))
-    score.finish(status)
-    score.finish("FAILED")
+    score.stop(status)
+    score.stop("FAILED")
     assert memory.status == status
 
 
-def test_latest_and_best_are_there_before_and_after(make: Callable[..., Scorekeeper]) -> None:
+def test_latest_and_best_are_there_before_and_after(make: Callable[..., CallbackBase]) -> None:
     score = make(**OPTIONS | {"loggers": [MemoryLogger()]})
     assert (score.latest, score.best) == ({}, {})
     begun(score)
@@ -121,7 +122,7 @@ def test_latest_and_best_are_there_before_and_after(make: Callable[..., Scorekee
     assert score.latest["classification"] == score.best["classification"] == 2.0
 
 
-def test_its_names_are_documented(make: Callable[..., Scorekeeper]) -> None:
+def test_its_names_are_documented(make: Callable[..., CallbackBase]) -> None:
     documented = inspect.getdoc(type(make(**OPTIONS)))
     assert documented
     assert len(documented.splitlines()) > 2

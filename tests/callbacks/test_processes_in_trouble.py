@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from boxscore import distributed
 from boxscore.callbacks.loop import LoopCallback
-from boxscore.callbacks.predict import predictor
+from boxscore.callbacks.predict import detect
 from boxscore.loggers import MemoryLogger
 from tests.tiny import CLASSES, fcos, loader, train_step
 from tests.together import together, torchrun
@@ -55,14 +55,13 @@ def told(memory: MemoryLogger, caught: Any) -> dict[str, Any]:
 
 def one_fails() -> dict[str, Any]:
     memory, model = MemoryLogger(), DistributedDataParallel(fcos())
-    works = predictor(model.module, "detection", list(CLASSES))
     asked = []
 
     def predict(net: Any, batch: Any) -> Any:
         asked.append(1)
         if distributed.rank() == 1 and len(asked) == 1:
             raise RuntimeError("no memory left")
-        return works(net, batch)
+        return detect(net, *batch, list(CLASSES))
 
     with warnings_logged() as caught:
         with scored(model, memory, predict=predict, task="detection") as score:

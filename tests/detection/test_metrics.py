@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boxscore.detection import DetectionMetrics
-from boxscore.metric import Metric
+from boxscore.metric import TaskMetric
 from tests.benchmarks.coco import Workload, result_dicts, truth_dicts
 from tests.detection.pycoco import (
     DATA,
@@ -163,7 +163,7 @@ def test_scores_that_float32_cannot_tell_apart_stay_apart() -> None:
 
 
 def test_it_is_a_metric() -> None:
-    metrics: Metric = DetectionMetrics(CAT)
+    metrics: TaskMetric = DetectionMetrics(CAT)
     assert metrics.protocol == ""
     assert DetectionMetrics(CAT, max_detections=300).protocol == "max_detections=300"
 
