@@ -61,7 +61,8 @@ def one_fails() -> dict[str, Any]:
         asked.append(1)
         if distributed.rank() == 1 and len(asked) == 1:
             raise RuntimeError("no memory left")
-        return detect(net, *batch, list(CLASSES))
+        images, targets = batch
+        return detect(net, images, targets, list(CLASSES))
 
     with warnings_logged() as caught:
         with scored(model, memory, predict=predict, task="detection") as score:
