@@ -30,7 +30,7 @@ from .matching import Bools, Floats, Indices
 
 _LACKING = -1e300  # stands for the area of an object that has none
 _PLAIN = {"Tensor", "ndarray", "list", "tuple"}  # types that name no box format
-_SUSPICIOUS = 10  # predicted boxes in [0, 1]: fewer are a warning, so many are an error
+_SUSPICIOUS = 10  # different predictions in [0, 1]: fewer are a warning, so many are an error
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,8 @@ class Reader:
         try:
             side.check("boxes", inside, box.T, problem)
         except ValueError as error:
-            if side.word == "target" or np.count_nonzero(inside) >= _SUSPICIOUS:
+            boxes = np.unique(box[:, inside], axis=1).shape[1]
+            if side.word == "target" or boxes >= _SUSPICIOUS:
                 raise
             warnings.warn_once("normalised boxes", str(error))
 

@@ -363,7 +363,15 @@ UNIT = [[0.1, 0.1, 0.5, 0.5], [0.4, 0.3, 0.9, 0.8]]
         ({"boxes": BOX}, {"boxes": UNIT}, "target boxes: entry 0"),
         ({"boxes": [], "labels": [], "scores": []}, {"boxes": torch.tensor(UNIT)}, "target boxes"),
         ({"boxes_xywh": UNIT}, {"boxes_xywh": [[0, 0, 0.5, 0.5], [0.1] * 4]}, "target boxes"),
-        ({"boxes": UNIT * 5, "labels": [1] * 10, "scores": [0.5] * 10}, {}, "prediction boxes"),
+        (
+            {
+                "boxes": [[0.1, 0.1, 0.2 + n / 16, 0.5] for n in range(10)],
+                "labels": [1] * 10,
+                "scores": [0.5] * 10,
+            },
+            {},
+            "prediction boxes",
+        ),
     ],
 )
 def test_normalised_boxes_are_refused(found: Any, given: Any, word: str) -> None:
