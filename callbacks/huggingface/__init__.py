@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from boxscore.callbacks.predict import main_output
+from boxscore.callbacks.predict import ADVICE, main_output
 from boxscore.identity.wrappers import unwrapped
 
-from .detr import ADVICE, read_boxes
+from .detr import read_boxes
 from .mask2former import read_instances, read_label_maps
 
 COEFFICIENTS = {
