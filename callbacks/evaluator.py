@@ -231,9 +231,7 @@ class Evaluator:
         if reason := self._failures.get(split):
             self._run.record_failure(recorded_as, reason)
 
-    def _record(
-        self, results: Results, evaluation: Evaluation, loader: Any
-    ) -> dict[str, float]:
+    def _record(self, results: Results, evaluation: Evaluation, loader: Any) -> dict[str, float]:
         split = evaluation.split = self._split_of(evaluation.split, loader, results.fingerprint)
         self._contents[split], self._images[split] = results.contents, results.images
         if split == "train":
