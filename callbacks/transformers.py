@@ -109,7 +109,7 @@ class BoxscoreCallback(CallbackBase, TrainerCallback):
         if batches:
             losses = mean_losses([(forwards.losses_of_batch(batch), 1) for batch in batches])
             last, semantic = batches[-1], None
-            if last[0].outputs is not None:
+            if self._open[0].task == "semantic-segmentation" and last[0].outputs is not None:
                 semantic = partial(forwards.logits_of_batch, self._model, last, self._read)
             self.record(losses, state.global_step, epoch=state.epoch, semantic=semantic)
         else:
@@ -280,8 +280,8 @@ class BoxscoreCallback(CallbackBase, TrainerCallback):
     @torch.no_grad()
     def _found(self, forward: forwards.Forward, _: Any) -> Found:
         """What a forward of the Trainer's evaluation gave; sampled losses are computed anew."""
-        predict = self.options.predict or (forwards.is_sampled(self._model) and self._open[1].predict)
-        if predict:
+        predict = self._open[1].predict
+        if predict is not None and (self.options.predict or forwards.is_sampled(self._model)):
             device = next(self._model.parameters()).device
             return predict(self._model, moved(forward.inputs, device))
         return forward.losses, *self._read(self._model, forward.inputs, forward.outputs)
