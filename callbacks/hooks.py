@@ -14,14 +14,18 @@ class Hook:
         see: the function to call.
         is_compiled: whether the framework compiles the training, where a hook must break the graph
             to be called; else ``torch.compile`` leaves it out.
+
+    Attributes:
+        owner: the object whose method is called, None of a function.
     """
 
     def __init__(self, see: Callable[..., None], *, is_compiled: bool = False) -> None:
         self._see, self._is_compiled = see, is_compiled
+        self.owner = getattr(see, "__self__", None)
         if is_compiled:
             import torch
 
-            self._see = torch.compiler.disable(see)
+            self._see = torch.compiler.disable(see)  # type: ignore[no-untyped-call]
 
     def __call__(self, *args: Any) -> None:
         """Call the function."""

@@ -95,7 +95,7 @@ def _read_logits(model: Any, inputs: Mapping[str, Any], outputs: Any) -> tuple[T
         raise ValueError(f"{described(model, outputs)} without logits (N, C, H, W); {ADVICE}")
     if not isinstance(targets, Tensor) or targets.ndim != 3:
         raise ValueError(f"labels are no label maps (N, H, W) but {_shape(targets)}; {ADVICE}")
-    return main_output(logits.float(), targets), targets.to(logits.device)
+    return main_output(logits.detach().float(), targets), targets.to(logits.device)
 
 
 def _check_labels(inputs: Mapping[str, Any]) -> None:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from boxscore import Run
 from boxscore.callbacks.frames import moved
-from boxscore.callbacks.predict import Found
+from boxscore.callbacks.predict import Found, Predict
 from boxscore.identity.wrappers import unwrapped
 
+from . import read
 from .losses import losses_of, mean_losses
-
-Read = Callable[[Any, Any, Any], tuple[Any, Any]]
-"""From model, inputs and outputs to predictions and targets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,31 +41,41 @@ class Forwards:
     """Keeps forwards from any thread: DataParallel runs one for each replica.
 
     Args:
-        needs_loss: whether to leave out those without a loss, as a batch without labels gives.
+        predict: the user's; without it, forwards without a loss are left out.
 
     Attributes:
-        reason: why the last forward was not kept.
+        reason: why the last forward was left out.
     """
 
-    def __init__(self, *, needs_loss: bool) -> None:
-        self._needs_loss = needs_loss
+    def __init__(self, predict: Predict | None) -> None:
         self.reason = "no forward of the model took pixel_values="
+        self._predict = predict
         self._kept: list[Forward] = []
         self._criterion: dict[int, list[Mapping[str, Tensor]]] = {}  # by thread
 
-    def see(self, model: Any, args: Any, inputs: Any, outputs: Any, *, keeps_outputs: bool) -> None:
-        """Keep a forward of images."""
+    def begin(self, model: Any, run: Run, processor: Any, ignore_index: int | None) -> None:
+        """Take the facts by which outputs are read."""
+        self._model, self._read = model, partial(
+            read, task=run.task, labels=list(run.names), processor=processor,
+            ignore_index=ignore_index,
+        )  # fmt: skip
+
+    def see(
+        self, model: Any, args: Any, inputs: Any, outputs: Any, *, keeps_outputs: bool | None
+    ) -> None:
+        """Keep a forward of images, with its outputs on request; None keeps nothing."""
         seen = self._criterion.pop(threading.get_ident(), None)
         inputs = {**dict(zip(("pixel_values",), args, strict=False)), **inputs}
-        if isinstance(pixels := inputs.get("pixel_values"), Tensor):
-            losses: Mapping[str, Tensor] = {}
-            try:
-                losses = losses_of(model, outputs, seen)
-            except ValueError as error:
-                self.reason = str(error)
-            if losses or not self._needs_loss:
-                outputs = outputs if keeps_outputs else None
-                self._kept.append(Forward(pixels, inputs, outputs, losses))
+        pixels = inputs.get("pixel_values")
+        if keeps_outputs is None or not isinstance(pixels, Tensor):
+            return
+        losses: Mapping[str, Tensor] = {}
+        try:
+            losses = losses_of(model, outputs, seen)
+        except ValueError as error:
+            self.reason = str(error)
+        if losses or self._predict:
+            self._kept.append(Forward(pixels, inputs, outputs if keeps_outputs else None, losses))
 
     def see_criterion(self, _: Any, __: Any, ___: Any, losses: Any) -> None:
         """Keep the losses that a criterion inside the model computed for the forward under way."""
@@ -87,18 +97,59 @@ class Forwards:
                 batch.setdefault((device, forward.pixels.data_ptr()), forward)
         return [batch[place] for place in sorted(batch)]
 
+    @torch.no_grad()
+    def found(self, batch: Sequence[Forward], _: Any = None) -> Found:
+        """Losses, predictions and targets of the forwards of a batch; sampled losses anew.
+
+        Raises:
+            ValueError: if there is no forward, or one gave what is not understood.
+        """
+        if not batch:
+            raise ValueError(self.reason)
+        predict = self._predict or (self.forwarded if is_sampled(self._model) else None)
+        device = next(self._model.parameters()).device
+        parts = [
+            predict(self._model, moved(one.inputs, device))
+            if predict
+            else (one.losses, *self._read(self._model, one.inputs, one.outputs))
+            for one in batch
+        ]
+        rows = [(part[0], len(one.pixels)) for part, one in zip(parts, batch, strict=True)]
+        return mean_losses(rows), joined([part[1] for part in parts]), joined([p[2] for p in parts])
+
+    def forwarded(self, model: Any, batch: Any) -> Found:
+        """What a forward by boxscore gives, from the same random numbers each time.
+
+        Args:
+            model: in eval mode.
+            batch: the keywords of the forward, on any device.
+        """
+        inputs = moved(batch, next(model.parameters()).device)
+        seen: list[Mapping[str, Tensor]] = []
+        criterion = criterion_of(model)
+        hook = criterion and criterion.register_forward_hook(lambda *given: seen.append(given[-1]))
+        try:
+            with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+                torch.manual_seed(0)
+                outputs = model(**inputs)
+        finally:
+            if hook:
+                hook.remove()
+        return losses_of(model, outputs, seen or None), *self._read(model, inputs, outputs)
+
 
 def losses_of_batch(batch: Sequence[Forward]) -> Mapping[str, Tensor]:
     """The losses of a batch, weighted by images."""
     return mean_losses([(forward.losses, len(forward.pixels)) for forward in batch])
 
 
-def logits_of_batch(model: Any, batch: Sequence[Forward], read: Read) -> tuple[Tensor, Tensor]:
-    """The logits and label maps of a batch, on the first replica's device."""
-    device = batch[0].pixels.device
-    pairs = [read(model, forward.inputs, forward.outputs) for forward in batch]
-    logits, maps = [torch.cat([pair[n].to(device) for pair in pairs]) for n in (0, 1)]
-    return logits, maps
+def joined(parts: Sequence[Any]) -> Any:
+    """Lists as one, or tensors on the device of the first."""
+    if len(parts) == 1:
+        return parts[0]
+    if isinstance(parts[0], Tensor):
+        return torch.cat([part.to(parts[0].device) for part in parts])
+    return [item for part in parts for item in part]
 
 
 def criterion_of(model: Any) -> nn.Module | None:
@@ -110,25 +161,3 @@ def criterion_of(model: Any) -> nn.Module | None:
 def is_sampled(model: Any) -> bool:
     """Whether losses are of points that each forward draws anew, as Mask2Former's."""
     return criterion_of(model) is not None and hasattr(unwrapped(model).config, "train_num_points")
-
-
-def forwarded(model: Any, batch: Any, read: Read) -> Found:
-    """What a forward by boxscore gives, from the same random numbers each time.
-
-    Args:
-        model: in eval mode.
-        batch: the keywords of the forward, on any device.
-        read: from the outputs to predictions and targets.
-    """
-    inputs = moved(batch, next(model.parameters()).device)
-    seen: list[Mapping[str, Tensor]] = []
-    criterion = criterion_of(model)
-    hook = criterion and criterion.register_forward_hook(lambda *given: seen.append(given[-1]))
-    try:
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            torch.manual_seed(0)
-            outputs = model(**inputs)
-    finally:
-        if hook:
-            hook.remove()
-    return losses_of(model, outputs, seen or None), *read(model, inputs, outputs)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from boxscore.identity.wrappers import unwrapped
@@ -60,15 +61,15 @@ def losses_of(
     return losses | {"loss": _scalar(objective).clone()}
 
 
-def mean_losses(rows: Sequence[tuple[Mapping[str, Tensor], int]]) -> Mapping[str, Tensor]:
-    """The mean of each name over ``rows`` of losses and weights, on the first one's device."""
+def mean_losses(rows: Sequence[tuple[Mapping[str, Any], int]]) -> Mapping[str, Any]:
+    """The mean of each name over ``rows`` of losses and weights, on the device of the first."""
     if len(rows) == 1:
         return rows[0][0]
-    means: dict[str, Tensor] = {}
+    means = {}
     for name in dict.fromkeys(name for losses, _ in rows for name in losses):
-        found = [(losses[name], weight) for losses, weight in rows if name in losses]
+        found = [(torch.as_tensor(row[name]), weight) for row, weight in rows if name in row]
         total = sum(value.to(found[0][0].device) * weight for value, weight in found)
-        means[name] = total / sum(weight for _, weight in found)  # type: ignore[assignment]
+        means[name] = total / sum(weight for _, weight in found)
     return means
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from transformers import TrainerCallback
+from transformers.modeling_outputs import SemanticSegmenterOutput
 
 from boxscore import Identity
 from boxscore.callbacks.loop import LoopCallback
@@ -23,7 +24,7 @@ from boxscore.loggers import MemoryLogger
 from boxscore.losses import cross_entropy_loss
 from tests.tiny_batches import built
 from tests.tiny_transformers import tf
-from tests.warned import warnings_logged, warns
+from tests.warned import warnings_logged, warns, warns_not
 
 PREFIX_TEST = further_split("test")
 pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory")
@@ -429,68 +430,98 @@ class Halves(torch.nn.Module):
         self.module, self.threaded = module, threaded
 
     def forward(self, **inputs: Any) -> Any:
-        half = (len(inputs["pixel_values"]) + 1) // 2
-        halves = [
-            {k: v[part] for k, v in inputs.items()} for part in (slice(half), slice(half, None))
+        count = len(inputs["pixel_values"])
+        half = (count + 1) // 2
+        parts = [
+            {
+                k: v if getattr(v, "ndim", 1) == 0 else v[start : start + half]
+                for k, v in inputs.items()
+            }
+            for start in range(0, count, half)
         ]
-        halves = [one for one in halves if len(one["pixel_values"])]
         if self.threaded:
-            replicas = [self.module._replicate_for_data_parallel() for _ in halves]
-            for replica in replicas:
-                replica.__dict__.update(_parameters=self.module._parameters)
             with ThreadPoolExecutor() as pool:
-                outputs = list(pool.map(lambda pair: pair[0](**pair[1]), zip(replicas, halves)))
+                outputs = list(pool.map(self._replica, parts))
         else:
-            outputs = [self.module(**one) for one in halves]
-        return {
-            key: torch.stack([one[key] for one in outputs]).mean()
-            if key == "loss"
-            else torch.cat([one[key] for one in outputs])
-            for key in ("loss", "logits")
-        }
+            outputs = [self.module(**part) for part in parts]
+        logits = torch.cat([one["logits"] for one in outputs])
+        return {"loss": torch.stack([one["loss"] for one in outputs]).mean(), "logits": logits}
+
+    def _replica(self, part: dict[str, Any]) -> Any:
+        replica = self.module._replicate_for_data_parallel()
+        replica.__dict__["_parameters"] = self.module._parameters
+        return replica(**part)
 
 
-@pytest.mark.parametrize("threaded", [False, True])
-@pytest.mark.parametrize(("make", "task"), [(detr, "boxes"), (segformer, "semantic")])
-def test_replicas_are_measured_as_one_batch(
-    tmp_path: Path, make: Any, task: str, threaded: bool
-) -> None:
+def parallel(threaded: bool) -> type[Trainer]:
     class Parallel(Trainer):
         def _wrap_model(self, model: Any, *_: Any, **__: Any) -> Any:
             return Halves(model, threaded)
 
-    options = {"max_steps": 2, "eval_steps": 2, "per_device_train_batch_size": 4}
-    options["per_device_eval_batch_size"] = 4
-    score = {"log_every": 1}
-    one, _ = fit(tmp_path, make(), task, score=score, **options)
-    several, _ = fit(tmp_path, make(), task, score=score, kind=Parallel, **options)
+    return Parallel
+
+
+class Network(torch.nn.Module):
+    """Transformers' own models can be neither pickled nor compiled to one graph (5.24)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = torch.nn.Conv2d(3, 3, 1)
+
+    def forward(self, pixel_values: Any, labels: Any) -> Any:
+        logits = self.layer(pixel_values)
+        loss = torch.nn.functional.cross_entropy(logits, labels)
+        return SemanticSegmenterOutput(loss=loss, logits=logits)
+
+
+NETWORK: dict[str, Any] = {
+    "task": "semantic-segmentation",
+    "classes": ["none", "disc", "square"],
+    "identity": Identity("Net", "64x64"),
+}
+
+
+@pytest.mark.parametrize("threaded", [False, True])
+@pytest.mark.parametrize(
+    ("make", "task", "score"), [(detr, "boxes", {}), (Network, "semantic", NETWORK)]
+)
+def test_replicas_are_measured_as_one_batch(
+    tmp_path: Path, make: Any, task: str, score: Any, threaded: bool
+) -> None:
+    options: dict[str, Any] = {
+        "max_steps": 2, "eval_steps": 2, "per_device_train_batch_size": 4,
+        "per_device_eval_batch_size": 4, "score": {"log_every": 1} | score,
+    }  # fmt: skip
+    one, _ = fit(tmp_path, make(), task, **options)
+    several, _ = fit(tmp_path, make(), task, kind=parallel(threaded), **options)
+    assert series(several, "progress/images_seen", "train") == {1: 4, 2: 8}
     tag = "boxscore.fingerprint.test"
     assert several.tags[tag] == one.tags[tag]
-    assert measured(several) == pytest.approx(measured(one), rel=1e-4, nan_ok=True)
+    assert measured(several) == pytest.approx(measured(one), rel=1e-4)
 
 
-def test_a_nan_of_one_replica_is_logged(tmp_path: Path) -> None:
-    class Parallel(Trainer):
-        def _wrap_model(self, model: Any, *_: Any, **__: Any) -> Any:
-            return Halves(model, False)
+class Broken(Pictures):
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        picture = super().__getitem__(index)
+        return {**picture, "pixel_values": picture["pixel_values"] * (nan if index == 5 else 1)}
 
-    class Broken(Pictures):
-        def __getitem__(self, index: int) -> dict[str, Any]:
-            picture = super().__getitem__(index)
-            return {**picture, "pixel_values": picture["pixel_values"] * (nan if index == 5 else 1)}
 
-    with warnings_logged() as told:
+def test_a_nan_of_one_replica_is_logged_and_ends_nothing(tmp_path: Path) -> None:
+    with warns_not("loss"):
         memory, _ = fit(
-            tmp_path, segformer(), "semantic", kind=Parallel, max_steps=4, learning_rate=0.0,
-            train_dataset=Broken("semantic", 8), score={"log_every": 1, "on_error": "warn"},
+            tmp_path, segformer(), "semantic", kind=parallel(False), max_steps=4,
+            train_dataset=Broken("semantic", 8), eval_strategy="no",
+            score={"log_every": 1, "on_error": "warn"},
         )  # fmt: skip
     assert memory.tags["boxscore.first_nan"].endswith("train at step 3")
-    assert [isnan(v) for v in series(memory, "classification", "train").values()][:3] == [
-        False, False, True
-    ]  # fmt: skip
-    assert list(series(memory, "classification", "train")) == [1, 2, 3, 4]
+    assert [isnan(v) for v in series(memory, "total", "train").values()] == [
+        False,
+        False,
+        True,
+        True,
+    ]
     assert memory.status == "FINISHED"
-    assert len([text for text in told if "nan" in text.lower()]) <= 1
 
 
 class SharpnessAware(Trainer):
@@ -540,33 +571,39 @@ def test_a_watched_model_is_the_users(tmp_path: Path) -> None:
             file = io.BytesIO()
             torch.save(model, file)
             file.seek(0)
-            copies.update(
-                copied=copy.deepcopy(model),
-                averaged=torch.optim.swa_utils.AveragedModel(model),
-                saved=torch.load(file, weights_only=False),
-                pickled=pickle.loads(pickle.dumps(model)),
-            )
-            copies["states"] = segformer()
-            copies["states"].load_state_dict(model.state_dict())
-            for mode in (True, False):
-                model.train(mode)
-                whole = torch.compile(model, backend="eager", fullgraph=True)
-                copies["compiled"] = whole
-                for one in copies.values():
+            copies["saved"] = torch.load(file, weights_only=False)
+            copies["pickled"] = pickle.loads(pickle.dumps(model))
+            copies["copied"] = copy.deepcopy(model)
+            copies["averaged"] = torch.optim.swa_utils.AveragedModel(model)
+            copies["loaded"] = Network()
+            copies["loaded"].load_state_dict(model.state_dict())
+            copies["compiled"] = torch.compile(model, backend="eager", fullgraph=True)
+            for one in copies.values():
+                for mode in (False, True):
                     one.train(mode)(**inputs)
-            model.train()
 
-    plain, _ = fit(tmp_path, segformer(), "semantic", max_steps=4)
-    memory, fitted = fit(tmp_path, segformer(), "semantic", max_steps=4, callbacks=[Copying()])
-    assert measured(memory).keys() == measured(plain).keys()
+    options: dict[str, Any] = {"max_steps": 4, "score": NETWORK}
+    plain, _ = fit(tmp_path, Network(), "semantic", **options)
+    memory, _ = fit(tmp_path, Network(), "semantic", callbacks=[Copying()], **options)
+    assert len(copies) == 6
+    assert measured(memory) == measured(plain)
+
+
+def test_a_segformer_is_copied_in_a_training(tmp_path: Path) -> None:
+    copies = []
+
+    class Copying(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
+            copies.append(torch.optim.swa_utils.AveragedModel(model))
+            copies[-1](**together([Pictures("semantic", 1, 500)[0]]))
+
+    memory, _ = fit(tmp_path, segformer(), "semantic", max_steps=4, callbacks=[Copying()])
+    assert len(copies) == 4
     assert series(memory, "progress/images_seen", "train") == {2: 4, 4: 8}
-    assert series(memory, "cross_entropy", "test").keys() == {4}
-    for name in ("copied", "saved", "pickled"):
-        for hook in copies[name]._forward_hooks.values():
-            assert not hasattr(hook, "__self__") or not isinstance(hook.__self__, BoxscoreCallback)
-    assert not fitted.model._forward_hooks
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute")
 def test_a_compiled_training_is_measured(tmp_path: Path) -> None:
     plain, _ = fit(tmp_path, segformer(), "semantic", max_steps=4)
     memory, _ = fit(
