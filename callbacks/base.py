@@ -93,13 +93,14 @@ class CallbackBase:
 
     # the beginning and the end
 
-    def start(self, model: Any, optimizer: Any, facts: Facts) -> Run:
+    def start(self, model: Any, optimizer: Any, facts: Facts, *, is_logged: bool = True) -> Run:
         """Open the run, or continue that of a checkpoint.
 
         Args:
             model: wrapped or not.
             optimizer: gives regularization and learning rate.
             facts: what the framework knows.
+            is_logged: False measures without a logger, for evaluations before the training.
 
         Raises:
             ValueError: for what cannot be inferred, with what to pass; or for a checkpoint of
@@ -130,7 +131,7 @@ class CallbackBase:
                 model=network(model),
                 background=options.predict is None and is_torchvision_detector(model),
             ),
-            loggers=options.destinations(),
+            loggers=options.destinations() if is_logged else (),
             log_every=options.log_every,
             optimizer=optimizer,
             experiment=options.experiment,
@@ -141,7 +142,8 @@ class CallbackBase:
             status_if_not_closed=self.status_if_not_closed,
         )
         evaluator = Evaluator(run, self.reader, self.progress)
-        self._resume(run, evaluator)
+        if is_logged:
+            self._resume(run, evaluator)
         evaluator.loaders, evaluator.train_loader = loaders, facts.train_loader
         evaluator.predict = options.predict or self.predictor(model, run)
         for split in loaders:
@@ -168,19 +170,43 @@ class CallbackBase:
             return self.options.ignore_index
         return self._facts.ignore_index
 
-    def watch(self, module: Any, see: Callable[..., None], *, before: bool = False) -> None:
+    def watch(
+        self,
+        module: Any,
+        see: Callable[..., None],
+        *,
+        before: bool = False,
+        is_compiled: bool = False,
+    ) -> None:
         """Call ``see`` with each forward of ``module`` until the training ends.
 
         Args:
             module: its copies and pickles do not call ``see``.
             see: takes the module, the arguments, the keywords and, unless ``before``, the output.
             before: whether it is called before the forward.
+            is_compiled: whether the framework compiles ``module``.
         """
         register = module.register_forward_pre_hook if before else module.register_forward_hook
-        self._stack.callback(register(Hook(see), with_kwargs=True).remove)
+        hook = Hook(see, is_compiled=is_compiled)
+        self._stack.callback(register(hook, with_kwargs=True).remove)
 
-    def stop(self, status: Status) -> None:
-        """End the run: evaluate once more if the training ended well, and remove the hooks."""
+    def reopen(self) -> bool:
+        """Open the run of the last training again, for an evaluation after it; `stop` closes it.
+
+        Returns:
+            whether a training began before.
+        """
+        if self.run is not None:
+            self.run.reopen()
+        return self.run is not None
+
+    def stop(self, status: Status | None) -> None:
+        """End the run, and remove the hooks.
+
+        Args:
+            status: how the training ended; if well, the test sets are evaluated once more. None
+                after `reopen`: the run ends as it did before.
+        """
         stack, self._stack = self._stack, ExitStack()
         with stack:
             if self.run is None or not self.run.is_open:

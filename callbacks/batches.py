@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 IMAGES = ("pixel_values", "images", "image", "img", "inputs", "x")
-TARGETS = ("labels", "targets", "target", "masks", "mask", "label", "seg")
+TARGETS = ("labels", "targets", "target", "mask_labels", "masks", "mask", "label", "seg")
 """Usual names in batches that are mappings."""
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from boxscore import Run, distributed
 from boxscore.evaluation import Evaluation, Results
+from boxscore.keys import further_split
 
 from .batches import BatchReader
 from .data_info import image_names, in_both, is_deterministic, train_fingerprint
@@ -28,6 +29,7 @@ class Evaluator:
         train_loader: of the train set, None where it is not known.
         predict: from a model and a batch to `Found`, None where it is not known.
         is_evaluating: whether an evaluation is under way.
+        runs_model: whether boxscore itself calls the model now.
         evaluated_at: the step of the last evaluation of a test set, -1 before.
     """
 
@@ -36,13 +38,15 @@ class Evaluator:
         self.loaders: dict[str, Any] = {}
         self.train_loader: Any = None
         self.predict: Predict | None = None
-        self.is_evaluating = False
+        self.is_evaluating = self.runs_model = False
         self.evaluated_at = -1
         self._open: dict[str, Evaluation] = {}
         self._left: dict[str, int | None] = {}
+        self._sources: dict[str, Any] = {}
         self._failures: dict[str, str] = {}
         self._contents: dict[str, Mapping[str, str]] = {}
         self._images: dict[str, int] = {}
+        self._sets: dict[str, tuple[Any, str]] = {}
         self._seconds = 0.0
         self._began = time.perf_counter()
 
@@ -56,6 +60,7 @@ class Evaluator:
         self._failures.pop(split, None)
         self._open[split] = self._run.new_evaluation(split)
         self._left[split] = own_images(loader)
+        self._sources[split] = loader
 
     def is_open(self, split: str) -> bool:
         """Whether an evaluation of ``split`` is under way."""
@@ -76,12 +81,15 @@ class Evaluator:
                 return
             if left < count:
                 batch = self._reader.part(batch, range(left))
+        self.runs_model = True
         try:
             found = find(batch)
             self._measure(split, found, left)
         except Exception as error:
             self._open[split].drop(count)
             self._fail(split, error)
+        finally:
+            self.runs_model = False
 
     def finish(self, split: str, *, record_as: str | None = None) -> dict[str, float]:
         """End the evaluation of ``split`` and record it, as that of another split on request.
@@ -97,14 +105,14 @@ class Evaluator:
             if results := evaluation.finish(
                 failed=split in self._failures and not evaluation.share.images
             ):
-                values = self._record(results, evaluation)
+                values = self._record(results, evaluation, self._sources[split])
         self._report_failure(split, evaluation.split)
         return values
 
     def drop(self) -> None:
         """Forget the evaluations under way."""
         self._open.clear()
-        self.is_evaluating = False
+        self.is_evaluating = self.runs_model = False
 
     # where boxscore goes through the set
 
@@ -127,7 +135,7 @@ class Evaluator:
         evaluation = self._open[split] = self._run.new_evaluation(split)
         values: dict[str, float] = {}
         self._failures.pop(split, None)
-        self.is_evaluating = True
+        self.is_evaluating = self.runs_model = True
         try:
             self._go_through(evaluation, loader, model, count)
         except Exception as error:
@@ -223,10 +231,8 @@ class Evaluator:
         if reason := self._failures.get(split):
             self._run.record_failure(recorded_as, reason)
 
-    def _record(
-        self, results: Results, evaluation: Evaluation, loader: Any = None
-    ) -> dict[str, float]:
-        split = evaluation.split
+    def _record(self, results: Results, evaluation: Evaluation, loader: Any) -> dict[str, float]:
+        split = evaluation.split = self._split_of(evaluation.split, loader, results.fingerprint)
         self._contents[split], self._images[split] = results.contents, results.images
         if split == "train":
             self.tag_train_set(results, loader)
@@ -242,6 +248,23 @@ class Evaluator:
         self._warn_of_leak()
         self._warn_of_cost(results.seconds)
         return values
+
+    def _split_of(self, split: str, loader: Any, fingerprint: str) -> str:
+        """``split``; where other data was evaluated under its name before, a split of its own."""
+        data, name, count = getattr(loader, "dataset", loader), split, 1
+        while split != "train":
+            known, earlier = self._sets.setdefault(name, (data, fingerprint))
+            if known is data or earlier == fingerprint or not (earlier and fingerprint):
+                break
+            count += 1
+            name = further_split(f"{split.removeprefix('test').removeprefix('-')} {count}".strip())
+        if name != split:
+            self._run.warnings.warn_once(
+                name,
+                f"the data evaluated as {split!r} is other than before, and logged as {name!r}; "
+                "evaluate it under a name of its own",
+            )
+        return name
 
     def tag_train_set(self, results: Results | None = None, loader: Any = None) -> None:
         """Log which images are trained on, once: at the first evaluation of them, or epoch.

@@ -8,16 +8,30 @@ from typing import Any
 
 
 class Hook:
-    """A hook whose copies and pickles do nothing, and that ``torch.compile`` leaves out."""
+    """A hook whose copies and pickles do nothing.
 
-    def __init__(self, see: Callable[..., None]) -> None:
-        self._see = see
+    Args:
+        see: the function to call.
+        is_compiled: whether the framework compiles the training, where a hook must break the graph
+            to be called; else ``torch.compile`` leaves it out.
+
+    Attributes:
+        owner: the object whose method is called, None of a function.
+    """
+
+    def __init__(self, see: Callable[..., None], *, is_compiled: bool = False) -> None:
+        self._see, self._is_compiled = see, is_compiled
+        self.owner = getattr(see, "__self__", None)
+        if is_compiled:
+            import torch
+
+            self._see = torch.compiler.disable(see)  # type: ignore[no-untyped-call]
 
     def __call__(self, *args: Any) -> None:
-        """Call the function, except while a graph is traced."""
+        """Call the function."""
         import torch
 
-        if not torch.compiler.is_compiling():
+        if self._is_compiled or not torch.compiler.is_compiling():
             self._see(*args)
 
     def __reduce__(self) -> Any:

@@ -21,6 +21,7 @@ from boxscore.losses import (
 from boxscore.warn import Warnings
 
 from .batches import BatchReader
+from .frames import moved, of_labels, original_frame
 
 Found = tuple[Mapping[str, Any], Any, Any]
 """Losses by native name, predictions, targets: of one batch."""
@@ -47,42 +48,13 @@ def detect(model: nn.Module, images: Any, targets: Any, labels: Sequence[int]) -
     """
     device = next(model.parameters()).device
     images = [image.to(device) for image in images]
-    losses, detections = test_losses(model, images, [_moved(target, device) for target in targets])
+    losses, detections = test_losses(model, images, moved(list(targets), device))
     pairs = [
         original_frame(detection, target, image.shape[-2:])
         for detection, target, image in zip(detections, targets, images, strict=True)
     ]
-    detections = [_of_labels(detection, labels) for detection, _ in pairs]
+    detections = [of_labels(detection, labels) for detection, _ in pairs]
     return losses, detections, [target for _, target in pairs]
-
-
-def original_frame(
-    detection: Mapping[str, Any], target: Mapping[str, Any], size: Sequence[int]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Undo a resize: one image's detections and targets as they are in the original image.
-
-    Args:
-        detection: ``boxes`` (N, 4) xyxy in pixels of the resized image, ``masks`` where there are.
-        target: the same, with ``orig_size`` (height, width) where the image was resized.
-        size: (height, width) of the image that the model saw.
-    """
-    if "orig_size" not in target:
-        return dict(detection), dict(target)
-    height, width = (int(side) for side in target["orig_size"])
-    down, across = height / size[0], width / size[1]
-    if down == across == 1:
-        return dict(detection), dict(target)
-    scale = torch.tensor([across, down, across, down], dtype=torch.float64)
-    scaled = []
-    for objects in (detection, target):
-        boxes = torch.as_tensor(objects["boxes"]).cpu().double() * scale
-        changed: dict[str, Any] = {"boxes": boxes.float().to(objects["labels"].device)}
-        if "area" in objects:
-            changed["area"] = torch.as_tensor(objects["area"]).cpu().double() * down * across
-        if isinstance(objects.get("masks"), Tensor):
-            changed["masks"] = _resized(objects["masks"], (height, width))
-        scaled.append({**objects, **changed})
-    return scaled[0], scaled[1]
 
 
 class Criterion:
@@ -208,18 +180,3 @@ def _pair(batch: Any, reader: BatchReader) -> tuple[Any, Any]:
             f"a batch of the loader is a {type(batch).__name__}, not (images, targets); {ADVICE}"
         )
     return pair
-
-
-def _moved(target: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in target.items()}
-
-
-def _of_labels(detection: Mapping[str, Tensor], labels: Sequence[int]) -> dict[str, Tensor]:
-    named = torch.isin(detection["labels"], torch.tensor(labels, device=detection["labels"].device))
-    return {key: value[named] for key, value in detection.items()}
-
-
-def _resized(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    shape = (len(masks), 1, *masks.shape[-2:])
-    resized = nn.functional.interpolate(masks.reshape(shape).float(), size=size, mode="nearest")
-    return resized[:, 0] if masks.is_floating_point() else resized[:, 0].to(masks.dtype)

@@ -5,387 +5,250 @@
     score = BoxscoreCallback(dataset="bccd", classes={0: "RBC", 1: "WBC"})
     Trainer(model, args, …, processing_class=processor, callbacks=[score]).train()
 
-Losses and predictions are read off the model's own forwards, in training and in evaluation. The
-figures join the Trainer's: ``metric_for_best_model="box_AP"``.
+Losses and predictions are read from the model's own forwards, in training and in evaluation. The
+metrics join the Trainer's: ``metric_for_best_model="box_AP"``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
-from contextlib import ExitStack
+from functools import partial
 from math import nan
-from types import TracebackType
-from typing import Any, Self, Unpack
-from weakref import WeakKeyDictionary
+from typing import Any, Self
 
-import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import IntervalStrategy
+from transformers import TrainerCallback
 
-from boxscore import CATALOGUE, Every, Run
-from boxscore.evaluation import Evaluation
+from boxscore import CATALOGUE, Run
 from boxscore.exit_status import ended, sigterm_raises
 from boxscore.identity.configs import processed
 from boxscore.identity.models import Reading
-from boxscore.identity.wrappers import unwrapped
-from boxscore.keys import legal
+from boxscore.keys import further_split
 from boxscore.logger import Status
 
-from .base import Scorekeeper
-from .huggingface import losses_of, read
+from .base import CallbackBase, Facts
+from .evaluator import Evaluator
+from .huggingface import ignored_label
+from .huggingface.forwards import Forward, Forwards, criterion_of, joined, losses_of_batch
+from .huggingface.losses import mean_losses
 from .model_info import has_fixed_input_size, size_of
-from .options import Keywords
-from .predict import Found, Predict
-from .sharding import ids_of, own_images
+from .predict import Predict
+from .sharding import random_numbers_kept
+
+TIME = "_runtime"
+"""The Trainer's metric that each evaluation has, less its prefix."""
 
 STATE = "boxscore"
-"""Where a checkpoint's ``trainer_state.json`` keeps ours, among the states of callbacks."""
+"""The entry of a checkpoint's ``trainer_state.json``, among the states of callbacks."""
 
 
-WATCHED: MutableMapping[Any, Any] = WeakKeyDictionary()
-"""Which callback watches a model: an interrupted training may have left one."""
-
-
-class BoxscoreCallback(Scorekeeper, TrainerCallback):
+class BoxscoreCallback(CallbackBase, TrainerCallback):
     """Logs the losses and metrics of a Transformers training, over optimizer steps.
 
-    The test set is the Trainer's ``eval_dataset``, measured whenever the Trainer evaluates it; with
-    ``evaluate_every=`` the Trainer, which then needs one, is asked to every so many optimizer steps
-    and at the end.
-    Callbacks that watch a figure, such as ``EarlyStoppingCallback``, come after this one.
+    The test set is the Trainer's ``eval_dataset``, measured whenever the Trainer evaluates it, with
+    ``evaluate_every=`` also every so many optimizer steps and at the end. Another
+    ``metric_key_prefix=``, or `Trainer.predict` with labels, makes a further test set. Outside of a
+    training, boxscore goes through the set once more. Callbacks that monitor a metric, such as
+    ``EarlyStoppingCallback``, come after this one.
 
-    The Trainer does not tell its callbacks of an exception: the run is then ended when the process
+    The Trainer does not report exceptions to its callbacks: the run then ends when the process
     exits, or another training begins, or, in a notebook, by ``with BoxscoreCallback(…) as score:``.
     """
 
-    left_open = "FAILED"
+    status_if_not_closed: Status = "FAILED"
+    _count = None  # the Trainer evaluates all images
 
-    def __init__(self, **options: Unpack[Keywords]) -> None:
-        """Say what is wanted.
-
-        Args:
-            **options: see `boxscore.callbacks.options.Options`.
-        """
-        super().__init__(**options)
-        self._asks = "evaluate_every" in options
-        if not self._asks:
-            self._evaluate_every = Every()
-        self._stack = ExitStack()
-        self._forget()
-
-    def _forget(self) -> None:
-        self._watched: tuple[Any, Any, Any, Any] = (None, None, None, None)
-        self._state: Any = None
-        self._criterion_saw: list[Mapping[str, Any]] = []
-        self._batches: list[tuple[dict[str, Any], Any, Any]] = []
-        self._forward: tuple[Mapping[str, Any], Any, Any] | None = None
-        self._evaluation: Evaluation | None = None
-        self._left: int | None = None
-        self._wanted = self._train_wanted = False
+    def restart(self) -> None:
+        """Forget every training, but not a checkpoint that was loaded for the next one."""
+        super().restart()
+        self._forwards = Forwards(self.options.predict)
+        self._batches: list[list[Forward]] = []  # since the last optimizer step
+        self._trainer: dict[str, Any] = {}  # what the Trainer gives its callbacks
+        self._loader: Any = None  # of the evaluation under way
+        self._is_evaluation_due = self._is_train_due = False
 
     # the Trainer's hooks
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Begin, unless the first batch is needed to know the input size."""
-        self._end("FAILED")  # what an exception left
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Begin, unless the first batch is needed for the input size."""
+        model = kwargs["model"]
+        for owner in (self, *(getattr(hook, "owner", 0) for hook in model._forward_hooks.values())):
+            if isinstance(owner, BoxscoreCallback):
+                owner.stop("FAILED")  # an exception ended its training
         self.restart()
-        if earlier := _states(state).get(STATE):
+        if earlier := state.stateful_callbacks.get(STATE):
             self.load_state_dict(earlier)
-        model = unwrapped(kwargs["model"])
-        if model in WATCHED:  # by another callback, which an exception in a notebook left
-            WATCHED[model]._end("FAILED")
-        WATCHED[model] = self
-        self._stack.callback(WATCHED.pop, model, None)
-        optimizer = getattr(kwargs["optimizer"], "optimizer", kwargs["optimizer"])
-        processor = kwargs.get("processing_class")
-        self._watched = model, optimizer, processor, kwargs.get("train_dataloader")
-        self._state = state
+        self._trainer = {"args": args, "state": state, **kwargs}
         self._stack.enter_context(sigterm_raises())
-        for hook in (
-            model.register_forward_hook(self._see, with_kwargs=True),
-            *(c.register_forward_hook(self._see_criterion) for c in _criteria(model)),
-        ):
-            self._stack.callback(hook.remove)
-        size = processed(processor) if processor is not None else ""
-        if size:
-            self._open(Reading(size, "the image processor"))
-        elif self.options.identity is not None or has_fixed_input_size(model):
-            self._open(None)
-        self._evaluates_at_end = not args.load_best_model_at_end  # else it has other weights then
-        if not self._asks and args.eval_strategy == IntervalStrategy.NO:
-            self._warnings.warn_once(
-                "never",
-                "nothing is evaluated: pass eval_strategy= to the Trainer, or evaluate_every=",
-            )
-        if self._images is not None:
-            self._images = None
-            self._warnings.warn_once(
-                "evaluate_images", "evaluate_images= has no effect on the Trainer's evaluations; "
-                "give it a smaller eval_dataset",
-            )  # fmt: skip
+        watched = {model: self._see, criterion_of(model): self._forwards.see_criterion}
+        for module in watched.keys() - {None}:
+            self.watch(module, watched[module], is_compiled=args.torch_compile)
+        if args.eval_strategy == "no" and "evaluate_every" not in self._given:
+            text = "nothing is evaluated: pass eval_strategy= to the Trainer, or evaluate_every="
+            self.warnings.warn_once("never", text)
+        if self.options.evaluate_images is not None:
+            text = "evaluate_images= has no effect on the Trainer's evaluations"
+            self.warnings.warn_once("evaluate_images", f"{text}; give it a smaller eval_dataset")
+        self._begin()
 
-    def on_substep_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Take in a batch that the optimizer has not stepped for yet."""
-        self._record(state.global_step)
+    def on_substep_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Take a batch whose gradients are accumulated."""
+        if batch := self._forwards.take():
+            if self.run is None:
+                self._begin(batch[0].pixels)
+            ids = [image_id for one in batch for image_id in self.reader.ids(one.inputs)]
+            self.saw(sum(len(one.pixels) for one in batch), ids)
+            self._batches.append(batch)
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Take in the batch that an optimizer step ends with; ask for what is due."""
-        if self.run is None:
-            self._warnings.warn_once(
-                "forward", "no forward of the model took pixel_values=, so that nothing is logged"
-            )
-            return
-        self._state = state
-        self._record(state.global_step)
-        with self._warnings.catch("what follows a step"):
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Record the batches of an optimizer step, and request what is due."""
+        self.on_substep_end(args, state, control)
+        batches, self._batches = self._batches, []
+        if batches:
+            losses, last = mean_losses([(losses_of_batch(b), 1) for b in batches]), batches[-1]
+            is_semantic = self._open[0].task == "semantic-segmentation" and last[0].outputs
+            semantic = (lambda: self._forwards.found(last)[1:]) if is_semantic else None
+            self.record(losses, state.global_step, epoch=state.epoch, semantic=semantic)
+        else:
+            self.warnings.warn_once("forward", f"a step is not logged: {self._forwards.reason}")
+        if self.run is not None:
             self.evaluate_what_is_due(state.global_step)
-        if self._asks and state.global_step >= state.max_steps:
-            self._wanted = True  # at the end too
-        self._ask(state, control)
+            if "evaluate_every" in self._given and state.global_step >= state.max_steps:
+                self.evaluate()
+            self._request(state, control)
 
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Ask for what is due after an epoch."""
-        if self.run is None:
-            return
-        epochs = state.epoch or 0.0
-        with self._warnings.catch("what follows an epoch"):
-            if epochs == round(epochs):  # else it was broken off
-                self.evaluate_what_is_due(state.global_step, round(epochs))
-        self._ask(state, control)
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Request what is due after an epoch, unless it was not finished."""
+        if self.run is not None and state.epoch == round(state.epoch or 0):
+            self.evaluate_what_is_due(state.global_step, round(state.epoch))
+            self._request(state, control)
 
-    def on_prediction_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Measure one batch of an evaluation."""
-        forward, self._forward = self._forward, None
-        if self.run is None or forward is None:
-            return
-        inputs, outputs, loss = forward
-        loader = kwargs.get("eval_dataloader")
-        evaluation = self._begun(loader)
-        images = len(inputs["pixel_values"])
-        self._evaluating = True
-        try:
-            with torch.no_grad():
-                found = self._found(inputs, outputs, loss)
-            self.measure(evaluation, *found, keep=self._left)
-        except Exception as error:
-            evaluation.give_up(images)
-            if self.options.on_error == "raise":
-                raise
-            self._warnings.count_error("measuring a batch of the test split", error)
-        finally:
-            self._evaluating = False
-        self._left = None if self._left is None else max(0, self._left - images)
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Measure one batch of an evaluation; the first one of a prediction may have no labels."""
+        batch, loader = self._forwards.take(newest=True), kwargs["eval_dataloader"]
+        if (evaluator := self._active) and batch and loader is not self._loader:
+            self._loader = loader
+            evaluator.start("test", loader)
+        if evaluator and evaluator.is_open("test"):
+            images = {"pixel_values": joined([one.pixels for one in batch] or [()])}
+            evaluator.batch("test", images, partial(self._forwards.found, batch))
 
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Log what an evaluation gave, and add it to the Trainer's metrics."""
-        if self.run is None or not self.run.is_open or metrics is None:
-            return
-        prefix = next((k[: -len("_runtime")] for k in metrics if k.endswith("_runtime")), "eval")
-        name = prefix.removeprefix("eval").strip("_")
-        split = f"test-{legal(name)}" if name else "test"
-        loader = kwargs.get("eval_dataloader")
-        evaluation, self._evaluation = self._begun(loader), None
-        if not self._loaders:
-            self.run.main = split
-        self._loaders[split] = loader
-        evaluation.split = split
-        with self._warnings.catch(f"evaluation of the {split} split"):
-            evaluation.conclude()
-        self.remark_on(evaluation, evaluation.seconds)
-        self._evaluated_at = self.run.step
-        self._join(metrics, prefix, evaluation.measured, args.metric_for_best_model)
-        if self._train_wanted:
-            self.evaluate_train()
-        _states(state)[STATE] = self.state_dict()
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Log the results of an evaluation, and add them to the Trainer's metrics."""
+        split = self._finish({"args": args, **kwargs})
+        if self._active:
+            self._active.loaders.setdefault(split, kwargs["eval_dataloader"])
+            if self._is_train_due:
+                self.evaluate_train()
+            state.stateful_callbacks[STATE] = self.state_dict()
 
-    def _join(
-        self, metrics: dict[str, float], prefix: str, found: dict[str, float], best: str | None
-    ) -> None:
-        """Add what was ``found`` to the Trainer's metrics, whose own values stay."""
-        named = {f"{prefix}_{name}": value for name, value in found.items()}
-        if taken := sorted(named.keys() & metrics.keys()):
-            self._warnings.warn_once(
-                "taken", f"{', '.join(taken)}: the values of compute_metrics stay"
-            )
-        metrics.update({name: value for name, value in named.items() if name not in metrics})
-        wanted = (best or "").removeprefix("eval_")
-        if wanted in CATALOGUE:  # which the Trainer cannot do without, where it is undefined too
-            metrics.setdefault(f"{prefix}_{wanted}", nan)
+    def on_predict(self, args: Any, state: Any, control: Any, metrics: Any, **kwargs: Any) -> None:
+        """Log the results of a prediction with labels."""
+        if any(name.endswith("_loss") for name in metrics):
+            self._finish({"args": args, "metrics": metrics, **kwargs})
+        elif self._active:
+            self._active.drop()
 
-    def on_predict(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any,
-        **kwargs: Any,
-    ) -> None:  # fmt: skip
-        """Forget what `Trainer.predict` went through: it is no evaluation."""
-        self._evaluation = None
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """End the run."""
-        self._end("FINISHED")
+        self.stop("FINISHED")
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._end(ended(error))
-
-    # what they share
-
-    def _open(self, size: Reading | None) -> Run:
-        model, optimizer, _, train_loader = self._watched
-        try:
-            return self.begin(model, optimizer, None, train_loader, size=size)
-        except BaseException:  # the model must not go on being watched
-            self._end("FAILED")
-            raise
-
-    def _end(self, status: Status) -> None:
-        try:
-            if self.run is not None and self.run.is_open:
-                self._evaluation = None
-                self.finish(status)
-        finally:
-            self._stack.close()
-            self._forget()
-
-    def _see(self, model: Any, args: Any, inputs: dict[str, Any], outputs: Any) -> None:
-        """Keep what a forward gave: in training its losses, in an evaluation all of it."""
-        if self._evaluating or "pixel_values" not in inputs:
-            return
-        if self.run is None:
-            self._open(size_of(inputs["pixel_values"]))
-        seen, self._criterion_saw = self._criterion_saw, []
-        if not model.training:
-            loss = getattr(outputs, "loss", None)  # the Trainer multiplies it in place
-            self._forward = inputs, outputs, None if loss is None else loss.clone()
-            return
-        labels = inputs.get("labels")
-        ids = ids_of(labels) if isinstance(labels, list) else ()
-        self._progress.saw(len(inputs["pixel_values"]), ids)
-        with self._warnings.catch("reading the losses of a step"):
-            losses = losses_of(model, outputs, seen or None)
-            logits = None
-            due = self._known_run.due(self._state.global_step + 1)
-            if due and self._known_run.task == "semantic-segmentation":
-                logits, labels = self._read(inputs, outputs)
-            self._batches.append((losses, logits, labels))
-
-    def _see_criterion(self, criterion: Any, args: Any, losses: Any) -> None:
-        if isinstance(losses, Mapping):
-            self._criterion_saw.append(losses)
-
-    def _record(self, step: int) -> None:
-        batches, self._batches = self._batches, []
-        for losses, logits, labels in batches:
-            self.record(losses, step, outputs=logits, targets=labels)
-
-    def _epoch(self) -> float | None:
-        return None if self._state is None else self._state.epoch
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        self.stop(ended(error))
 
     def evaluate(self, split: str | None = None) -> None:
-        """Have the Trainer evaluate after this step; once it has ended, do it here."""
-        if self._is_ending:
-            super().evaluate(split)
-        else:
-            self._wanted = True
+        """Have the Trainer evaluate after this step."""
+        self._is_evaluation_due = True
 
     def evaluate_train(self) -> None:
         """Measure a stable subset of the train set, as soon as the test set's size is known."""
-        self._train_wanted = not self._loaders or self._evaluation is not None
-        if not self._train_wanted:
+        self._is_train_due = self.evaluator is not None and not self.evaluator.loaders
+        if not self._is_train_due:
             super().evaluate_train()
 
-    def _ask(self, state: TrainerState, control: TrainerControl) -> None:
-        control.should_evaluate |= self._wanted
-        self._wanted = False
+    def _request(self, state: Any, control: Any) -> None:
+        control.should_evaluate |= self._is_evaluation_due
+        self._is_evaluation_due = False
         if control.should_save or control.should_evaluate:
-            _states(state)[STATE] = self.state_dict()
+            state.stateful_callbacks[STATE] = self.state_dict()
 
-    def _begun(self, loader: Any) -> Evaluation:
-        """The evaluation that is under way; which split it is of is known at its end."""
-        if self._evaluation is None:
-            self._evaluation = self._known_run.evaluation("test")
-            self._left = own_images(loader)
-        return self._evaluation
+    @property
+    def _active(self) -> Evaluator | None:
+        """The evaluator of a training, None outside of one."""
+        return self.evaluator if self.run is not None and self.run.is_open else None
 
-    def _read(self, inputs: Mapping[str, Any], outputs: Any) -> tuple[Any, Any]:
-        model, _, processor, _ = self._watched
-        return read(
-            model,
-            inputs,
-            outputs,
-            task=self._known_run.task,
-            labels=list(self._known_run.names),
-            processor=processor,
-            ignore_index=self.options.ignore_index,
+    def _begin(self, images: Any = None, *, is_logged: bool = True) -> None:
+        """Open the run, where the input size is known without ``images`` or from them."""
+        given, processor = self._trainer, self._trainer.get("processing_class")
+        model, made = given["model"], processed(processor)
+        if images is None and not (made or self.options.identity or has_fixed_input_size(model)):
+            return
+        facts = Facts(
+            size=Reading(made, "the image processor") if made else size_of(images),
+            ignore_index=ignored_label(model, processor),
+            train_loader=given.get("train_dataloader"),
+            evaluates=True,
+            # with the best model loaded at the end, the weights are of another step
+            evaluates_at_end=not given["args"].load_best_model_at_end,
         )
+        optimizer = getattr(given["optimizer"], "optimizer", given["optimizer"])
+        try:
+            run = self.start(model, optimizer, facts, is_logged=is_logged)
+        except BaseException:  # the hooks must not stay on the model
+            self.stop("FAILED")
+            raise
+        self._forwards.begin(model, run, processor, self.ignore_index)
 
-    def _found(self, inputs: Mapping[str, Any], outputs: Any, loss: Any) -> Found:
-        """What one batch of the Trainer's evaluation holds."""
-        model = self._watched[0]
-        assert self._predict is not None
-        if self.options.predict is not None or _is_sampled(model):
-            return self._predict(model, inputs)
-        return {**losses_of(model, outputs), "loss": loss}, *self._read(inputs, outputs)
+    def predictor(self, model: Any, run: Run) -> Predict:
+        """By a forward of the model."""
+        return self._forwards.forwarded
 
-    def _predictor(self, model: Any, run: Run) -> Predict:
-        """How to measure a batch in an evaluation that is not the Trainer's."""
-        return self._forwarded
+    def _finish(self, given: dict[str, Any]) -> str:
+        """End an evaluation, and add its results to the Trainer's metrics; gives the split."""
+        metrics, values = given["metrics"], {}
+        prefix = next((k[: -len(TIME)] for k in metrics if k.endswith(TIME)), "eval")
+        name = prefix.removeprefix("eval").strip("_")
+        split = further_split(name) if name else "test"
+        self._loader = None
+        if self._active and self._active.is_open("test"):
+            values = self._active.finish("test", record_as=split)
+        elif self._active:
+            text = f"the {split} split is not measured: {self._forwards.reason}"
+            self.warnings.warn_once("no forward", text)
+        else:
+            with self.warnings.catch("evaluation outside of the training"):
+                values = self._measure_again(split, given)
+        named = {f"{prefix}_{measure}": value for measure, value in values.items()}
+        if taken := sorted(named.keys() & metrics.keys()):
+            text = f"{', '.join(taken)}: the values of compute_metrics stay"
+            self.warnings.warn_once("taken", text)
+        metrics.update({**named, **metrics})
+        wanted = (given["args"].metric_for_best_model or "").removeprefix("eval_")
+        if wanted in CATALOGUE:  # the Trainer needs it, also where it is undefined
+            metrics.setdefault(f"{prefix}_{wanted}", nan)
+        return split
 
-    def _forwarded(self, model: Any, batch: Any) -> Found:
-        """What a forward of our own gives, from the same random numbers each time."""
-        inputs = _moved(batch, next(model.parameters()).device)
-        self._criterion_saw = []
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            torch.manual_seed(0)
-            outputs = model(**inputs)
-        seen, self._criterion_saw = self._criterion_saw, []
-        return losses_of(model, outputs, seen or None), *self._read(inputs, outputs)
+    def _measure_again(self, split: str, given: dict[str, Any]) -> dict[str, float]:
+        """The metrics of an evaluation outside of a training, by a second pass over its set."""
+        model, loader = given["model"], given["eval_dataloader"]
+        if self.run is None or model is not self._model:
+            self.restart()
+            self._trainer = given
+            text = "metrics before train() are returned, but not logged; they are from train() on"
+            self.warnings.warn_once("before", text)
+            with random_numbers_kept(loader):
+                self._begin(next(iter(loader)), is_logged=False)
+        self.reopen()
+        try:
+            return self._open[1].run(split, loader, model)
+        finally:
+            self.stop(None)
 
-
-def _states(state: Any) -> dict[str, Any]:
-    """What a checkpoint keeps of the callbacks, by name."""
-    return state.stateful_callbacks  # type: ignore[no-any-return]
-
-
-def _criteria(model: Any) -> list[torch.nn.Module]:
-    """The module that computes the losses of Mask2Former and its kin, if there is one."""
-    criterion = getattr(model, "criterion", None)
-    return [criterion] if isinstance(criterion, torch.nn.Module) else []
-
-
-def _is_sampled(model: Any) -> bool:
-    """Whether losses are of points that are drawn anew in each forward, as Mask2Former's."""
-    return bool(_criteria(model)) and hasattr(model.config, "train_num_points")
-
-
-def _moved(value: Any, device: torch.device) -> Any:
-    if isinstance(value, torch.Tensor):
-        return value.to(device)
-    if isinstance(value, Mapping):
-        return {key: _moved(item, device) for key, item in value.items()}
-    return [_moved(item, device) for item in value] if isinstance(value, list) else value
+    def _see(self, model: Any, args: Any, inputs: Any, outputs: Any) -> None:
+        """Keep a forward of the Trainer's, with its outputs where they are needed."""
+        run, step = self.run, self._trainer["state"].global_step + 1
+        keeps: bool | None = not model.training or run is None or run.due(step)
+        if self.evaluator is not None and self.evaluator.runs_model:
+            keeps = None
+        self._forwards.see(model, args, inputs, outputs, keeps_outputs=keeps)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tests import tiny_transformers
-from tests.tiny_transformers import CLASSES, SIZE
+from tests.tiny_transformers import CLASSES, SIZE, model
 
 BOXES_AND_MASKS = ("detr_segmentation", "rf_detr_segmentation")
 MASKS = ("mask2former", "maskformer", "oneformer", "eomt")
@@ -63,17 +61,16 @@ def built(name: str, **options: Any) -> Any:
     """A model with the same random weights each time."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        build: Callable[..., Any] = getattr(tiny_transformers, name)
-        return build(**options)
+        return model(name, **options)
 
 
-def forward(model: Any, batch: dict[str, Any]) -> tuple[Any, list[dict[str, Tensor]]]:
+def forward(built: Any, batch: dict[str, Any]) -> tuple[Any, list[dict[str, Tensor]]]:
     """Outputs, and what a hook on the model's criterion saw."""
     seen: list[dict[str, Tensor]] = []
-    criterion = getattr(model, "criterion", None)
+    criterion = getattr(built, "criterion", None)
     hook = criterion and criterion.register_forward_hook(lambda m, i, found: seen.append(found))
     try:
-        return model(**batch), seen
+        return built(**batch), seen
     finally:
         if hook:
             hook.remove()
@@ -91,5 +88,5 @@ def batch_of(name: str) -> dict[str, Any]:
 
 def evaluated(name: str, **options: Any) -> tuple[Any, dict[str, Any], Any]:
     """A model in eval mode, its batch, and its outputs."""
-    model, batch = built(name, **options).eval(), batch_of(name)
-    return model, batch, forward(model, batch)[0]
+    made, batch = built(name, **options).eval(), batch_of(name)
+    return made, batch, forward(made, batch)[0]

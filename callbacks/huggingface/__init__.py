@@ -1,71 +1,27 @@
 """From a forward of a Transformers model to named losses, predictions and targets.
 
-Nothing here imports Transformers: models, outputs and processors are known by what they hold.
+Nothing here imports Transformers: models, outputs and processors are known by their attributes.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from boxscore.callbacks.predict import main_output
+from boxscore.callbacks.predict import ADVICE, main_output
 from boxscore.identity.wrappers import unwrapped
 
-from .detr import ADVICE, read_boxes
+from .detr import read_boxes
+from .losses import described, losses_of
 from .mask2former import read_instances, read_label_maps
 
-COEFFICIENTS = {
-    "loss_bbox": "bbox_loss_coefficient",
-    "loss_giou": "giou_loss_coefficient",
-    "loss_mask": "mask_loss_coefficient",
-    "loss_dice": "dice_loss_coefficient",
-    "loss_mask_ce": "mask_class_loss_coefficient",
-    "loss_mask_dice": "mask_dice_loss_coefficient",
-}
-"""Loss names and the entries of the config by which the DETR family's objective weights them.
+__all__ = ["ignored_label", "losses_of", "read"]
 
-Source: ``weight_dict`` in Transformers' ``loss/loss_for_object_detection.py``,
-``loss_deformable_detr.py``, ``loss_lw_detr.py``, ``loss_rf_detr.py``, ``loss_grounding_dino.py``.
-"""
-
-SUFFIX = re.compile(r"_(\d+|enc)$")
-"""Of an earlier decoder layer's losses, or the encoder's."""
-
-
-def losses_of(
-    model: Any,
-    outputs: Any,
-    criterion: Mapping[str, Tensor] | Sequence[Mapping[str, Tensor]] | None = None,
-) -> dict[str, Tensor]:
-    """The batch's loss parts by native name, weighted as in the objective, and ``"loss"`` itself.
-
-    The parts add up to the objective wherever the model gives parts at all; a semantic model with
-    one scalar gives that alone. Values are detached scalars on the model's device.
-
-    Args:
-        model: which gave ``outputs``.
-        outputs: of a forward with labels, with ``loss`` and perhaps ``loss_dict``.
-        criterion: what a forward hook on ``model.criterion`` saw, for models whose output holds no
-            ``loss_dict``: they weight its tensors in place afterwards, so that it is to be read
-            after the model's forward. All that it saw where it is called once per layer (EoMT);
-            the last call is the main one.
-
-    Raises:
-        ValueError: if the outputs hold no loss.
-    """
-    model = unwrapped(model)
-    objective = getattr(outputs, "loss", None)
-    if not isinstance(objective, Tensor):
-        raise ValueError(f"{_named(model, outputs)} without a loss: the batch has no labels")
-    stated = getattr(outputs, "loss_dict", None)
-    parts = _of_layers(criterion or {}) if stated is None else _weighted(model, stated)
-    losses = {name: _scalar(value) for name, value in parts.items()}
-    # a copy: with several processes the Trainer multiplies it in place by their number
-    return losses | {"loss": _scalar(objective).clone()}
+IGNORED = ("semantic_loss_ignore_index", "loss_ignore_index")
+"""Entries of the config for the label that a semantic criterion ignores."""
 
 
 @torch.no_grad()
@@ -113,69 +69,33 @@ def read(
     if queries and task == "instance-segmentation":
         return read_instances(inputs, outputs, labels)
     if not isinstance(getattr(outputs, "pred_boxes", None), Tensor):
-        raise ValueError(f"{_named(model, outputs)} without boxes for task={task!r}; {ADVICE}")
+        raise ValueError(f"{described(model, outputs)} without boxes for task={task!r}; {ADVICE}")
     _check_labels(inputs)
     masks = task == "instance-segmentation"
     return read_boxes(model, inputs, outputs, labels, processor=processor, masks=masks)
 
 
-def _weighted(model: Any, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``loss_dict`` weighted as in the objective, without what is not in it.
+def ignored_label(model: Any, processor: Any) -> int | None:
+    """The label that a model on label maps ignores, by its config or else its image processor.
 
-    RT-DETR, D-FINE and DEIM weight it themselves, by other entries of the config
-    (``RTDetrLoss.forward``: ``l_dict[k] * self.weight_dict[k]``). The others leave it as it is.
+    A processor that reduces labels makes 255 of the background.
     """
-    config = model.config
-    if not hasattr(config, "bbox_loss_coefficient"):
-        return dict(parts)
-    kind = str(getattr(model, "loss_type", ""))
-    # cls_loss_coefficient of Conditional and DAB-DETR weights nothing
-    classes = 2.0 if "GroundingDino" in kind else getattr(config, "class_loss_coefficient", 1.0)
-    weights = {"loss_ce": classes} | {
-        name: getattr(config, entry)
-        for name, entry in COEFFICIENTS.items()
-        if hasattr(config, entry)
-    }
-    earlier = {str(layer) for layer in range(getattr(config, "decoder_layers", 1) - 1)}
-    if kind != "RfDetrForInstanceSegmentation" or config.auxiliary_loss:
-        earlier.add("enc")
-    result = {}
-    for name, value in parts.items():
-        suffix = SUFFIX.search(name)
-        bare = name[: suffix.start()] if suffix else name
-        if bare in weights and (suffix is None or suffix[1] in earlier):
-            result[name] = value.detach() * weights[bare]
-    return result
-
-
-def _of_layers(
-    criterion: Mapping[str, Tensor] | Sequence[Mapping[str, Tensor]],
-) -> dict[str, Tensor]:
-    """The parts of one call or of several, the earlier layers' numbered as in a ``loss_dict``."""
-    if isinstance(criterion, Mapping):
-        return dict(criterion)
-    last = len(criterion) - 1
-    return {
-        name if layer == last else f"{name}_{layer}": value
-        for layer, parts in enumerate(criterion)
-        for name, value in parts.items()
-    }
-
-
-def _scalar(value: Tensor) -> Tensor:
-    """A detached scalar; of one loss per device their mean, of none at all zero."""
-    value = value.detach().float()
-    return value.mean() if value.numel() else value.new_zeros(())
+    config = getattr(unwrapped(model), "config", None)
+    for entry in IGNORED:
+        if isinstance(label := getattr(config, entry, None), int):
+            return label
+    processor = getattr(processor, "image_processor", processor)
+    return 255 if getattr(processor, "do_reduce_labels", False) else None
 
 
 def _read_logits(model: Any, inputs: Mapping[str, Any], outputs: Any) -> tuple[Tensor, Tensor]:
     """Logits at the size of the label maps, and these."""
     logits, targets = getattr(outputs, "logits", None), inputs.get("labels")
     if not isinstance(logits, Tensor) or logits.ndim != 4:
-        raise ValueError(f"{_named(model, outputs)} without logits (N, C, H, W); {ADVICE}")
+        raise ValueError(f"{described(model, outputs)} without logits (N, C, H, W); {ADVICE}")
     if not isinstance(targets, Tensor) or targets.ndim != 3:
         raise ValueError(f"labels are no label maps (N, H, W) but {_shape(targets)}; {ADVICE}")
-    return main_output(logits.float(), targets), targets.to(logits.device)
+    return main_output(logits.detach().float(), targets), targets.to(logits.device)
 
 
 def _check_labels(inputs: Mapping[str, Any]) -> None:
@@ -185,12 +105,6 @@ def _check_labels(inputs: Mapping[str, Any]) -> None:
         raise ValueError(
             f"labels are no dicts with boxes and class_labels but {_shape(labels)}; {ADVICE}"
         )
-
-
-def _named(model: Any, outputs: Any) -> str:
-    """What a model gave, for an error: its fields where it has such."""
-    fields = f" of {', '.join(outputs)}" if isinstance(outputs, Mapping) else ""
-    return f"{type(model).__name__} gave a {type(outputs).__name__}{fields}"
 
 
 def _shape(value: Any) -> str:

@@ -1,10 +1,10 @@
-"""Detections of models that predict one box per query: DETR and its kin, of Transformers.
+"""Detections of models that predict one box per query: the DETR family of Transformers.
 
 Two facts of their image processors decide the frame. Boxes are normalised to the label's ``size``:
 that of the padded batch where the processor padded the labels with the images, that of the resized
-image where only the images were padded later (``processor.pad`` in a collator). And the resized
-image's own extent is in ``pixel_mask``. Predictions are learnt from such labels, so that both are
-taken back to the original image by one and the same scale.
+image where only the images were padded later (``processor.pad`` in a collator). And ``pixel_mask``
+holds the resized image's own extent. Predictions are learnt from such labels, so that one scale
+takes both back to the original image.
 
 Source: ``resize_annotation``, ``normalize_annotation`` and ``_update_annotation_for_padded_image``
 in Transformers' ``models/detr/image_processing_detr.py``, which the other processors copy.
@@ -13,15 +13,14 @@ in Transformers' ``models/detr/image_processing_detr.py``, which the other proce
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-Size = tuple[int, int]
-"""Height and width, in pixels."""
+from boxscore.callbacks.frames import Frame, Size, of_labels, rescaled, resized, size_of
+from boxscore.callbacks.predict import ADVICE
 
 LIMITS = {"conditional_detr": 100, "dab-detr": 100, "deformable_detr": 100, "lw_detr": 100}
 """Detections per image where a sigmoid scores each class; elsewhere as many as there are queries.
@@ -30,47 +29,23 @@ The default ``top_k`` of the families' processors, by ``config.model_type``.
 """
 
 MASKS = 100
-"""Instances per image that bear a mask, the best-scored ones."""
-
-ADVICE = "pass predict=, a function of (model, batch) that returns losses, predictions, targets"
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """Where one image lies in its batch.
-
-    Attributes:
-        labelled: the size to which its boxes are normalised.
-        seen: of the resized image, without padding.
-        original: before the resize.
-    """
-
-    labelled: Size
-    seen: Size
-    original: Size
-
-    @property
-    def scale(self) -> tuple[float, float]:
-        """Height and width, in pixels of the original image, of what the boxes call 1."""
-        down, across = (o / s for o, s in zip(self.original, self.seen, strict=True))
-        return self.labelled[0] * down, self.labelled[1] * across
+"""Instances per image whose masks are read, the best-scored ones."""
 
 
 def frames(inputs: Mapping[str, Any]) -> list[Frame]:
     """The frame of each image of a batch, from ``pixel_values``, ``pixel_mask`` and ``labels``."""
-    padded = _size(inputs["pixel_values"].shape[-2:])
-    labels = inputs["labels"]
+    padded, labels = size_of(inputs["pixel_values"].shape[-2:]), inputs["labels"]
     extents: list[Size | None] = [None] * len(labels)
     mask = inputs.get("pixel_mask")
     if mask is not None:
         valid = mask.bool()
         sides = torch.stack([valid.any(2).sum(1), valid.any(1).sum(1)], dim=1)
-        extents = [_size(pair) for pair in sides.tolist()]
+        extents = [size_of(pair) for pair in sides.tolist()]
     result = []
     for label, extent in zip(labels, extents, strict=True):
-        labelled = _size(label["size"]) if "size" in label else padded
-        seen = extent or labelled
-        result.append(Frame(labelled, seen, _size(label.get("orig_size", seen))))
+        unit = size_of(label.get("size", padded))
+        seen = extent or unit
+        result.append(Frame(seen, size_of(label.get("orig_size", seen)), unit))
     return result
 
 
@@ -99,12 +74,11 @@ def read_boxes(
     """
     where = frames(inputs)
     if masks:
-        predictions = _with_masks(model, outputs, where, _size(inputs["pixel_values"].shape[-2:]))
+        predictions = _with_masks(model, outputs, where, size_of(inputs["pixel_values"].shape[-2:]))
     else:
         detect = _rule_of(processor) or _detections
         predictions = detect(model, outputs, [frame.scale for frame in where])
-    wanted = torch.tensor(list(labels))
-    predictions = [_of_labels(prediction, wanted) for prediction in predictions]
+    predictions = [of_labels(prediction, labels) for prediction in predictions]
     targets = [_target(*pair, masks=masks) for pair in zip(inputs["labels"], where, strict=True)]
     return predictions, targets
 
@@ -215,8 +189,7 @@ def _target(label: Mapping[str, Any], frame: Frame, *, masks: bool) -> dict[str,
     }
     target |= {key: label[key] for key in ("image_id", "iscrowd") if key in label}
     if "area" in label:
-        down, across = (o / s for o, s in zip(frame.original, frame.seen, strict=True))
-        target["area"] = torch.as_tensor(label["area"]).cpu().double() * (down * across)
+        target["area"] = frame.areas(label["area"])
     if masks:
         if "masks" not in label:
             raise ValueError(
@@ -224,7 +197,7 @@ def _target(label: Mapping[str, Any], frame: Frame, *, masks: bool) -> dict[str,
                 + ADVICE
             )
         kept = label["masks"][:, : frame.seen[0], : frame.seen[1]]
-        target["masks"] = resized(kept.float(), frame.original, mode="nearest").cpu() > 0.5
+        target["masks"] = resized(kept, frame.original, mode="nearest").cpu() > 0.5
     return target
 
 
@@ -234,32 +207,10 @@ def corners(boxes: Tensor, scale: tuple[float, float]) -> Tensor:
     In float64 until the end: what a resize and back leaves is far below 0.01 px.
     """
     centre, half = boxes[:, :2].double(), boxes[:, 2:].double() / 2
-    height, width = scale
-    whole = torch.tensor([width, height, width, height], dtype=torch.float64)
-    return (torch.cat([centre - half, centre + half], dim=-1) * whole).float()
-
-
-def resized(values: Tensor, size: Size, mode: str = "bilinear") -> Tensor:
-    """Maps (n, h, w) at another size; none at all stay none."""
-    if not len(values):
-        return values.new_zeros((0, *size))
-    if tuple(values.shape[-2:]) == size:
-        return values
-    aligned = {"align_corners": False} if mode == "bilinear" else {}
-    return nn.functional.interpolate(values[None], size=size, mode=mode, **aligned)[0]
-
-
-def _of_labels(prediction: Mapping[str, Tensor], wanted: Tensor) -> dict[str, Tensor]:
-    kept = torch.isin(prediction["labels"], wanted)
-    return {key: value[kept] for key, value in prediction.items()}
+    return rescaled(torch.cat([centre - half, centre + half], dim=-1), scale)
 
 
 def _on_cpu(value: Tensor) -> Tensor:
     """Small outputs are worked on where float64 exists, half precision as float32."""
     value = value.detach().cpu()
     return value.float() if value.is_floating_point() else value
-
-
-def _size(sides: Any) -> Size:
-    height, width = torch.as_tensor(sides).reshape(-1).tolist()
-    return int(height), int(width)

@@ -15,7 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .detr import ADVICE, MASKS, resized
+from boxscore.callbacks.frames import resized, size_of
+from boxscore.callbacks.predict import ADVICE
+
+from .detr import MASKS
 
 
 def read_instances(
@@ -69,7 +72,7 @@ def read_label_maps(
         outputs.class_queries_logits, outputs.masks_queries_logits, truths, strict=True
     ):
         shares = classes.float().softmax(-1)[:, :-1]
-        inside = resized(masks.float(), _size(truth)).sigmoid()
+        inside = resized(masks.float(), size_of(truth.shape[-2:])).sigmoid()
         scores.append(torch.einsum("qc,qhw->chw", shares, inside))
     summed = torch.stack(scores)
     outside = -1 if ignore_index is None else ignore_index
@@ -104,7 +107,7 @@ def _instances(
     scores, place = scores[named], place[named]
     # a query may count with several classes, and its mask is large
     queries, which = torch.unique(place // kinds, return_inverse=True)
-    logits = resized(masks[queries].float(), (int(size[0]), int(size[1])))
+    logits = resized(masks[queries].float(), size_of(size))
     inside = logits > 0
     pixels = inside.flatten(1).sum(1)
     quality = (logits.sigmoid() * inside).flatten(1).sum(1) / pixels.clamp(min=1)
@@ -139,9 +142,5 @@ def _truths(inputs: Mapping[str, Any], outputs: Any) -> list[tuple[Tensor, Tenso
 
 def _label_map(masks: Tensor, labels: Tensor, outside: int) -> Tensor:
     if not len(masks):
-        return labels.new_full(_size(masks), outside)
+        return labels.new_full(size_of(masks.shape[-2:]), outside)
     return torch.where(masks.any(0), labels[masks.int().argmax(0)], outside)
-
-
-def _size(masks: Tensor) -> tuple[int, int]:
-    return masks.shape[-2], masks.shape[-1]

@@ -1,24 +1,32 @@
 """Real tiny trainings with Transformers' Trainer, of random weights."""
 
+import copy
+import io
 import json
+import pickle
 import subprocess
 import sys
-import warnings
+from concurrent.futures import ThreadPoolExecutor
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from transformers import TrainerCallback
+from transformers.modeling_outputs import SemanticSegmenterOutput
 
+from boxscore import Identity
 from boxscore.callbacks.loop import LoopCallback
 from boxscore.callbacks.transformers import BoxscoreCallback
+from boxscore.keys import further_split
 from boxscore.loggers import MemoryLogger
 from boxscore.losses import cross_entropy_loss
 from tests.tiny_batches import built
 from tests.tiny_transformers import tf
-from tests.warned import warnings_logged, warns
+from tests.warned import warnings_logged, warns, warns_not
 
+PREFIX_TEST = further_split("test")
 pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory")
 
 
@@ -58,6 +66,11 @@ class Pictures(torch.utils.data.Dataset[dict[str, Any]]):
         return {**picture, "labels": labels | known}
 
 
+class Unlabelled(Pictures):
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"pixel_values": super().__getitem__(index)["pixel_values"]}
+
+
 def together(batch: list[dict[str, Any]]) -> dict[str, Any]:
     joined: dict[str, Any] = {}
     for name in batch[0]:
@@ -74,7 +87,9 @@ class Trainer(tf.Trainer):  # type: ignore[misc]
         return torch.utils.data.SequentialSampler(self.train_dataset)
 
 
-def trainer(folder: Path, model: Any, task: str, score: Any, **options: Any) -> Trainer:
+def trainer(
+    folder: Path, model: Any, task: str, score: Any, kind: type[Trainer] = Trainer, **options: Any
+) -> Trainer:
     data = {
         "train_dataset": options.pop("train_dataset", Pictures(task, 8)),
         "eval_dataset": options.pop("eval_dataset", Pictures(task, 5, first=100)),
@@ -87,9 +102,10 @@ def trainer(folder: Path, model: Any, task: str, score: Any, **options: Any) -> 
         "lr_scheduler_type": "constant",
         "report_to": [], "remove_unused_columns": False, "use_cpu": True, "disable_tqdm": True,
     }  # fmt: skip
-    more = {"compute_metrics": options.pop("compute_metrics", None)}
+    names = ("compute_metrics", "processing_class")
+    more = {name: options.pop(name, None) for name in names}
     args = tf.TrainingArguments(str(folder), **defaults | options)
-    return Trainer(
+    return kind(
         model, args, **data, data_collator=together, callbacks=callbacks,
         optimizers=(optimizer, None), **more,
     )  # fmt: skip
@@ -249,19 +265,22 @@ def test_several_sets_and_figures_that_choose_the_best_checkpoint(tmp_path: Path
     assert series(memory, "summary/best_IoU", "")
 
 
-def test_a_prediction_is_no_evaluation(tmp_path: Path) -> None:
-    memory = MemoryLogger()
+def test_a_prediction_in_the_training_is_a_set_of_its_own(tmp_path: Path) -> None:
+    memory, found = MemoryLogger(), {}
 
     class Predicting(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if state.global_step == 1:
-                fitted.predict(Pictures("semantic", 3, 300))
+                found["with"] = fitted.predict(Pictures("semantic", 3, 300)).metrics
+                found["without"] = fitted.predict(Unlabelled("semantic", 3, 300)).metrics
 
     fitted = trainer(
         tmp_path, segformer(), "semantic", callback(memory), max_steps=4, callbacks=[Predicting()]
     )
     fitted.train()
     assert list(series(memory, "IoU", "test")) == [4]
+    assert series(memory, "IoU", PREFIX_TEST) == {1: found["with"]["test_IoU"]}
+    assert "test_IoU" not in found["without"]
 
 
 def test_what_is_not_understood_is_told_once_and_the_rest_is_logged(tmp_path: Path) -> None:
@@ -270,8 +289,7 @@ def test_what_is_not_understood_is_told_once_and_the_rest_is_logged(tmp_path: Pa
             tmp_path, segformer(), "semantic", max_steps=4, eval_steps=2,
             score={"task": "detection", "on_error": "warn"},
         )  # fmt: skip
-    said = {w for w in told if "boxscore" in w}
-    (about,) = [line for line in said if "test split" in line and "times in this run" not in line]
+    (about,) = [line for line in told if "test split" in line and "times in this run" not in line]
     assert "predict=" in about
     assert list(series(memory, "total", "train")) == [2, 4]
     assert memory.status == "FINISHED"
@@ -294,13 +312,56 @@ def test_predict_adapts_any_model(tmp_path: Path) -> None:
     assert series(memory, "box_AP", "test") == {4: pytest.approx(1.0)}
 
 
-def test_evaluating_after_the_training_gains_no_figures_of_it(tmp_path: Path) -> None:
-    memory, fitted = fit(tmp_path, segformer(), "semantic", max_steps=4)
-    points = len(memory.points)
-    found = fitted.evaluate(Pictures("semantic", 3, 300), metric_key_prefix="test")
-    assert "test_loss" in found
-    assert "test_IoU" not in found
-    assert len(memory.points) == points
+def by_hand(model: Any, data: Any, ignored: int = 255) -> float:
+    """Mean IoU over the classes in truth or prediction."""
+    images, labels = together([data[n] for n in range(len(data))]).values()
+    with torch.no_grad():
+        logits = model.eval()(pixel_values=images).logits
+    found = torch.nn.functional.interpolate(logits, (64, 64), mode="bilinear").argmax(1)
+    valid = labels != ignored
+    each = [
+        ((labels == n) & (found == n) & valid).sum() / either
+        for n in range(3)
+        if (either := (((labels == n) | (found == n)) & valid).sum())
+    ]
+    return float(sum(each) / len(each))
+
+
+def test_evaluations_after_the_training_are_of_its_run(tmp_path: Path) -> None:
+    memory, fitted = fit(tmp_path, segformer(), "semantic", max_steps=4, eval_steps=3)
+    assert memory.start is not None
+    run, points, main = memory.start.id, len(memory.points), series(memory, "IoU", "test")
+    again = fitted.evaluate()
+    assert again["eval_IoU"] == main[4]
+    others = [Pictures("semantic", count, 300) for count in (3, 4, 6)]
+    with warns("logged as 'test-2'"):
+        unnamed = fitted.evaluate(others[0])
+    named = fitted.evaluate(others[1], metric_key_prefix="test")
+    predicted = fitted.predict(others[2], metric_key_prefix="night").metrics
+    fitted.predict(Unlabelled("semantic", 3, 300))
+    values = (unnamed["eval_IoU"], named["test_IoU"], predicted["night_IoU"])
+    for split, data, value in zip(
+        ("test-2", PREFIX_TEST, "test-night"), others, values, strict=True
+    ):
+        assert series(memory, "IoU", split) == {4: pytest.approx(value)}
+        assert value == pytest.approx(by_hand(fitted.model, data), abs=1e-6)
+    assert (memory.start.id, memory.start.resumed, memory.status) == (run, True, "FINISHED")
+    assert series(memory, "IoU", "test").keys() == main.keys()
+    assert len({p.step for p in memory.points[points:]}) == 1
+    assert not fitted.model._forward_hooks
+
+
+def test_evaluations_before_the_training_are_returned(tmp_path: Path) -> None:
+    memory = MemoryLogger()
+    fitted = trainer(tmp_path, segformer(), "semantic", callback(memory), max_steps=4)
+    with warns("before train"):
+        found = fitted.evaluate()
+    assert found["eval_IoU"] == pytest.approx(by_hand(fitted.model, fitted.eval_dataset), abs=1e-6)
+    fitted.evaluate(Pictures("semantic", 3, 300), metric_key_prefix="test")
+    assert not memory.points
+    fitted.train()
+    assert list(series(memory, "IoU", "test")) == [4]
+    assert not series(memory, "IoU", PREFIX_TEST)
 
 
 @pytest.mark.parametrize("own", ["F1", "dice"])
@@ -321,12 +382,10 @@ def test_a_figure_that_is_undefined_ends_no_training(tmp_path: Path) -> None:
         targets = [{**wrong, "boxes": torch.zeros(1, 4)} for _ in batch["pixel_values"]]
         return {}, [{**wrong, "scores": torch.ones(1)} for _ in targets], targets
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        memory, _ = fit(
-            tmp_path, segformer(), "semantic", max_steps=4, metric_for_best_model="box_AP",
-            score={"task": "detection", "predict": predict, "on_error": "warn"},
-        )  # fmt: skip
+    memory, _ = fit(
+        tmp_path, segformer(), "semantic", max_steps=4, metric_for_best_model="box_AP",
+        score={"task": "detection", "predict": predict, "on_error": "warn"},
+    )  # fmt: skip
     assert memory.status == "FINISHED"
     assert not series(memory, "box_AP", "test")
 
@@ -358,6 +417,224 @@ def test_without_an_evaluation_it_says_so(tmp_path: Path) -> None:
     with warns("nothing is evaluated"):
         fit(tmp_path, segformer(), "semantic", max_steps=2, eval_strategy="no",
             score={"on_error": "warn"})  # fmt: skip
+
+
+# several forwards in a step
+
+
+class Halves(torch.nn.Module):
+    """As DataParallel: a forward for each half of the batch, in threads of replicas if asked."""
+
+    def __init__(self, module: Any, threaded: bool) -> None:
+        super().__init__()
+        self.module, self.threaded = module, threaded
+
+    def forward(self, **inputs: Any) -> Any:
+        count = len(inputs["pixel_values"])
+        half = (count + 1) // 2
+        parts = [
+            {
+                k: v if getattr(v, "ndim", 1) == 0 else v[start : start + half]
+                for k, v in inputs.items()
+            }
+            for start in range(0, count, half)
+        ]
+        if self.threaded:
+            with ThreadPoolExecutor() as pool:
+                outputs = list(pool.map(self._replica, parts))
+        else:
+            outputs = [self.module(**part) for part in parts]
+        logits = torch.cat([one["logits"] for one in outputs])
+        return {"loss": torch.stack([one["loss"] for one in outputs]).mean(), "logits": logits}
+
+    def _replica(self, part: dict[str, Any]) -> Any:
+        replica = self.module._replicate_for_data_parallel()
+        replica.__dict__["_parameters"] = self.module._parameters
+        return replica(**part)
+
+
+def parallel(threaded: bool) -> type[Trainer]:
+    class Parallel(Trainer):
+        def _wrap_model(self, model: Any, *_: Any, **__: Any) -> Any:
+            return Halves(model, threaded)
+
+    return Parallel
+
+
+class Network(torch.nn.Module):
+    """Transformers' own models can be neither pickled nor compiled to one graph (5.24)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = torch.nn.Conv2d(3, 3, 1)
+
+    def forward(self, pixel_values: Any, labels: Any) -> Any:
+        logits = self.layer(pixel_values)
+        loss = torch.nn.functional.cross_entropy(logits, labels)
+        return SemanticSegmenterOutput(loss=loss, logits=logits)
+
+
+NETWORK: dict[str, Any] = {
+    "task": "semantic-segmentation",
+    "classes": ["none", "disc", "square"],
+    "identity": Identity("Net", "64x64"),
+}
+
+
+@pytest.mark.parametrize("threaded", [False, True])
+@pytest.mark.parametrize(
+    ("make", "task", "score"), [(detr, "boxes", {}), (Network, "semantic", NETWORK)]
+)
+def test_replicas_are_measured_as_one_batch(
+    tmp_path: Path, make: Any, task: str, score: Any, threaded: bool
+) -> None:
+    options: dict[str, Any] = {
+        "max_steps": 2, "eval_steps": 2, "per_device_train_batch_size": 4,
+        "per_device_eval_batch_size": 4, "score": {"log_every": 1} | score,
+    }  # fmt: skip
+    one, _ = fit(tmp_path, make(), task, **options)
+    several, _ = fit(tmp_path, make(), task, kind=parallel(threaded), **options)
+    assert series(several, "progress/images_seen", "train") == {1: 4, 2: 8}
+    tag = "boxscore.fingerprint.test"
+    assert several.tags[tag] == one.tags[tag]
+    assert measured(several) == pytest.approx(measured(one), rel=1e-4)
+
+
+class Broken(Pictures):
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        picture = super().__getitem__(index)
+        return {**picture, "pixel_values": picture["pixel_values"] * (nan if index == 5 else 1)}
+
+
+def test_a_nan_of_one_replica_is_logged_and_ends_nothing(tmp_path: Path) -> None:
+    with warns_not("loss"):
+        memory, _ = fit(
+            tmp_path, segformer(), "semantic", kind=parallel(False), max_steps=4,
+            train_dataset=Broken("semantic", 8), eval_strategy="no",
+            score={"log_every": 1, "on_error": "warn"},
+        )  # fmt: skip
+    assert memory.tags["boxscore.first_nan"].endswith("train at step 3")
+    assert [isnan(v) for v in series(memory, "total", "train").values()] == [
+        False,
+        False,
+        True,
+        True,
+    ]
+    assert memory.status == "FINISHED"
+
+
+class SharpnessAware(Trainer):
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **options: Any) -> Any:
+        super().compute_loss(model, inputs, *args, **options)
+        return super().compute_loss(model, inputs, *args, **options)
+
+
+class Consistent(Trainer):
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **options: Any) -> Any:
+        loss = super().compute_loss(model, inputs, *args, **options)
+        if model.training:
+            model(**{name: value.flip(-1) for name, value in inputs.items()})
+        return loss
+
+
+class Taught(Trainer):
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **options: Any) -> Any:
+        with torch.no_grad():
+            model(pixel_values=inputs["pixel_values"].flip(-1))
+        return super().compute_loss(model, inputs, *args, **options)
+
+
+@pytest.mark.parametrize("kind", [SharpnessAware, Consistent, Taught])
+def test_two_forwards_are_one_batch(tmp_path: Path, kind: Any) -> None:
+    """Also of the last batch of an epoch, which is smaller."""
+    options: dict[str, Any] = {"train_dataset": Pictures("semantic", 7), "max_steps": 8}
+    one, _ = fit(tmp_path, segformer(), "semantic", **options)
+    two, _ = fit(tmp_path, segformer(), "semantic", kind=kind, **options)
+    # batch norm sees the other forward, so that the figures after it differ
+    assert measured(two).keys() == measured(one).keys()
+    for name in ("progress/images_seen", "progress/epoch"):
+        assert series(two, name, "train") == series(one, name, "train")
+    assert list(series(two, "IoU", "train")) == [4, 8]
+    assert two.tags["boxscore.fingerprint.test"] == one.tags["boxscore.fingerprint.test"]
+
+
+def test_a_watched_model_is_the_users(tmp_path: Path) -> None:
+    """In the middle of a training; copies are not watched, and compile to one graph."""
+    inputs = together([Pictures("semantic", 1, 500)[0]])
+    copies: dict[str, Any] = {}
+
+    class Copying(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
+            if state.global_step != 3:
+                return
+            file = io.BytesIO()
+            torch.save(model, file)
+            file.seek(0)
+            copies["saved"] = torch.load(file, weights_only=False)
+            copies["pickled"] = pickle.loads(pickle.dumps(model))
+            copies["copied"] = copy.deepcopy(model)
+            copies["averaged"] = torch.optim.swa_utils.AveragedModel(model)
+            copies["loaded"] = Network()
+            copies["loaded"].load_state_dict(model.state_dict())
+            copies["compiled"] = torch.compile(model, backend="eager", fullgraph=True)
+            for one in copies.values():
+                for mode in (False, True):
+                    one.train(mode)(**inputs)
+
+    options: dict[str, Any] = {"max_steps": 4, "score": NETWORK}
+    plain, _ = fit(tmp_path, Network(), "semantic", **options)
+    memory, _ = fit(tmp_path, Network(), "semantic", callbacks=[Copying()], **options)
+    assert len(copies) == 6
+    assert measured(memory) == measured(plain)
+
+
+def test_a_segformer_is_copied_in_a_training(tmp_path: Path) -> None:
+    copies = []
+
+    class Copying(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
+            copies.append(torch.optim.swa_utils.AveragedModel(model))
+            copies[-1](**together([Pictures("semantic", 1, 500)[0]]))
+
+    memory, _ = fit(tmp_path, segformer(), "semantic", max_steps=4, callbacks=[Copying()])
+    assert len(copies) == 4
+    assert series(memory, "progress/images_seen", "train") == {2: 4, 4: 8}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute")
+def test_a_compiled_training_is_measured(tmp_path: Path) -> None:
+    plain, _ = fit(tmp_path, segformer(), "semantic", max_steps=4)
+    memory, _ = fit(
+        tmp_path, segformer(), "semantic", max_steps=4, torch_compile=True,
+        torch_compile_backend="eager",
+    )  # fmt: skip
+    assert measured(memory) == pytest.approx(measured(plain), rel=1e-4)
+
+
+# ignored labels
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [("segformer", "semantic_loss_ignore_index"), ("upernet", "loss_ignore_index")],
+)
+def test_the_label_that_the_criterion_ignores_counts_nowhere(
+    tmp_path: Path, name: str, option: str
+) -> None:
+    model = built(name, **{option: 0})
+    score = {"identity": Identity("Net", "64x64"), "evaluate_train_every": None}
+    memory, fitted = fit(tmp_path, model, "semantic", max_steps=2, eval_steps=2, score=score)
+    expected = by_hand(model, fitted.eval_dataset, ignored=0)
+    assert series(memory, "IoU", "test")[2] == pytest.approx(expected, abs=1e-6)
+    score = score | {"ignore_index": 255}  # the user's word comes first
+    memory, fitted = fit(tmp_path, model, "semantic", max_steps=2, eval_steps=2, score=score)
+    expected = by_hand(model, fitted.eval_dataset)
+    assert series(memory, "IoU", "test")[2] == pytest.approx(expected, abs=1e-6)
+
+
+# checkpoints
 
 
 def resume(folder: Path, memory: MemoryLogger, steps: int, **options: Any) -> Any:

@@ -1,0 +1,163 @@
+"""The forwards of a Transformers model between two hooks of the Trainer, and what they gave."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from boxscore import Run
+from boxscore.callbacks.frames import moved
+from boxscore.callbacks.predict import Found, Predict
+from boxscore.identity.wrappers import unwrapped
+
+from . import read
+from .losses import losses_of, mean_losses
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """One forward, of a batch or of a replica's slice of it.
+
+    Attributes:
+        pixels: its images (N, 3, H, W).
+        inputs: its keywords.
+        outputs: of the model; None where the losses are enough.
+        losses: by native name.
+    """
+
+    pixels: Tensor
+    inputs: Mapping[str, Any]
+    outputs: Any
+    losses: Mapping[str, Tensor]
+
+
+class Forwards:
+    """Keeps forwards from any thread: DataParallel runs one for each replica.
+
+    Args:
+        predict: the user's; without it, forwards without a loss are left out.
+
+    Attributes:
+        reason: why the last forward was left out.
+    """
+
+    def __init__(self, predict: Predict | None) -> None:
+        self.reason = "no forward of the model took pixel_values="
+        self._predict = predict
+        self._kept: list[Forward] = []
+        self._criterion: dict[int, list[Mapping[str, Tensor]]] = {}  # by thread
+
+    def begin(self, model: Any, run: Run, processor: Any, ignore_index: int | None) -> None:
+        """Take the facts by which outputs are read."""
+        self._model, self._read = model, partial(
+            read, task=run.task, labels=list(run.names), processor=processor,
+            ignore_index=ignore_index,
+        )  # fmt: skip
+
+    def see(
+        self, model: Any, args: Any, inputs: Any, outputs: Any, *, keeps_outputs: bool | None
+    ) -> None:
+        """Keep a forward of images, with its outputs on request; None keeps nothing."""
+        seen = self._criterion.pop(threading.get_ident(), None)
+        inputs = {**dict(zip(("pixel_values",), args, strict=False)), **inputs}
+        pixels = inputs.get("pixel_values")
+        if keeps_outputs is None or not isinstance(pixels, Tensor):
+            return
+        losses: Mapping[str, Tensor] = {}
+        try:
+            losses = losses_of(model, outputs, seen)
+        except ValueError as error:
+            self.reason = str(error)
+        if losses or self._predict:
+            self._kept.append(Forward(pixels, inputs, outputs if keeps_outputs else None, losses))
+
+    def see_criterion(self, _: Any, __: Any, ___: Any, losses: Any) -> None:
+        """Keep the losses that a criterion inside the model computed for the forward under way."""
+        if isinstance(losses, Mapping):
+            self._criterion.setdefault(threading.get_ident(), []).append(losses)
+
+    def take(self, *, newest: bool = False) -> list[Forward]:
+        """The forwards of the first batch since the last call, or of the newest one, in order.
+
+        The slices of one tensor are one batch, and so is one tensor on each device. Forwards of the
+        same images again, as in SAM, or of other views of them, are left out.
+        """
+        kept, self._kept = self._kept, []
+        batch: dict[tuple[str, int], Forward] = {}
+        storages: dict[str, int] = {}
+        for forward in reversed(kept) if newest else kept:
+            device, storage = str(forward.pixels.device), forward.pixels.untyped_storage()
+            if storages.setdefault(device, storage.data_ptr()) == storage.data_ptr():
+                batch.setdefault((device, forward.pixels.data_ptr()), forward)
+        return [batch[place] for place in sorted(batch)]
+
+    @torch.no_grad()
+    def found(self, batch: Sequence[Forward], _: Any = None) -> Found:
+        """Losses, predictions and targets of the forwards of a batch; sampled losses anew.
+
+        Raises:
+            ValueError: if there is no forward, or one gave what is not understood.
+        """
+        if not batch:
+            raise ValueError(self.reason)
+        predict = self._predict or (self.forwarded if is_sampled(self._model) else None)
+        device = next(self._model.parameters()).device
+        parts = [
+            predict(self._model, moved(one.inputs, device))
+            if predict
+            else (one.losses, *self._read(self._model, one.inputs, one.outputs))
+            for one in batch
+        ]
+        rows = [(part[0], len(one.pixels)) for part, one in zip(parts, batch, strict=True)]
+        return mean_losses(rows), joined([part[1] for part in parts]), joined([p[2] for p in parts])
+
+    def forwarded(self, model: Any, batch: Any) -> Found:
+        """What a forward by boxscore gives, from the same random numbers each time.
+
+        Args:
+            model: in eval mode.
+            batch: the keywords of the forward, on any device.
+        """
+        inputs = moved(batch, next(model.parameters()).device)
+        seen: list[Mapping[str, Tensor]] = []
+        criterion = criterion_of(model)
+        hook = criterion and criterion.register_forward_hook(lambda *given: seen.append(given[-1]))
+        try:
+            with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+                torch.manual_seed(0)
+                outputs = model(**inputs)
+        finally:
+            if hook:
+                hook.remove()
+        return losses_of(model, outputs, seen or None), *self._read(model, inputs, outputs)
+
+
+def losses_of_batch(batch: Sequence[Forward]) -> Mapping[str, Tensor]:
+    """The losses of a batch, weighted by images."""
+    return mean_losses([(forward.losses, len(forward.pixels)) for forward in batch])
+
+
+def joined(parts: Sequence[Any]) -> Any:
+    """Lists as one, or tensors on the device of the first."""
+    if len(parts) == 1:
+        return parts[0]
+    if isinstance(parts[0], Tensor):
+        return torch.cat([part.to(parts[0].device) for part in parts])
+    return [item for part in parts for item in part]
+
+
+def criterion_of(model: Any) -> nn.Module | None:
+    """The module that computes the losses of Mask2Former's family, None without one."""
+    criterion = getattr(unwrapped(model), "criterion", None)
+    return criterion if isinstance(criterion, nn.Module) else None
+
+
+def is_sampled(model: Any) -> bool:
+    """Whether losses are of points that each forward draws anew, as Mask2Former's."""
+    return criterion_of(model) is not None and hasattr(unwrapped(model).config, "train_num_points")
