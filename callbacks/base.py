@@ -173,8 +173,23 @@ class CallbackBase:
         register = module.register_forward_pre_hook if before else module.register_forward_hook
         self._stack.callback(register(Hook(see), with_kwargs=True).remove)
 
-    def stop(self, status: Status) -> None:
-        """End the run: evaluate once more if the training ended well, and remove the hooks."""
+    def reopen(self) -> bool:
+        """Open the run of the last training again, for an evaluation after it; `stop` closes it.
+
+        Returns:
+            whether a training began before.
+        """
+        if self.run is not None:
+            self.run.reopen()
+        return self.run is not None
+
+    def stop(self, status: Status | None) -> None:
+        """End the run, and remove the hooks.
+
+        Args:
+            status: how the training ended; if well, the test sets are evaluated once more. None
+                after `reopen`: the run ends as it did before.
+        """
         stack, self._stack = self._stack, ExitStack()
         with stack:
             if self.run is None or not self.run.is_open:

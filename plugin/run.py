@@ -115,6 +115,7 @@ class Run:
         self._group = identity.group
         self._status_if_not_closed: Status = status_if_not_closed
         self._is_over = False
+        self._status: Status = "FINISHED"
         self._is_resumed = False
         self._process = 0
         self._loggers = tuple(loggers)
@@ -364,17 +365,29 @@ class Run:
         self._process = os.getpid()
         atexit.register(self._end_with_process)
 
-    def close(self, status: Status = "FINISHED") -> None:
-        """Close every logger; does nothing where none is open."""
+    def close(self, status: Status | None = None) -> None:
+        """Close every logger; does nothing where none is open.
+
+        Args:
+            status: how the training ended; None is as at the last `close`, or FINISHED.
+        """
         if self.is_open:
             self.is_open, self._is_over = False, True
+            self._status = status or self._status
             atexit.unregister(self._end_with_process)
             for logger in self._loggers:
                 with self.warnings.catch(f"closing {type(logger).__name__}"):
-                    logger.close(status)
+                    logger.close(self._status)
             if self._files is not None:
                 self._files.cleanup()
+                self._files = None
             self.warnings.report()
+
+    def reopen(self) -> None:
+        """Open a closed run again, for an evaluation after the training; its loggers resume it."""
+        if self._is_over:
+            self._is_over, self._is_resumed = False, True
+            self.open()
 
     def _end_with_process(self) -> None:
         """Close a run that is still open when the process exits."""

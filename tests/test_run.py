@@ -265,6 +265,23 @@ def test_a_resumed_run_is_the_same_run(memory: MemoryLogger) -> None:
         second.load_state_dict(first.state_dict())
 
 
+@pytest.mark.parametrize("status", ["FINISHED", "FAILED"])
+def test_a_closed_run_is_reopened_and_ends_as_before(memory: MemoryLogger, status: Any) -> None:
+    watched = run(memory=memory)
+    watched.record({"loss_cls": 1.0}, step=2)
+    watched.close(status)
+    with warns("is closed"):
+        watched.record({"loss_cls": 1.0}, step=4)
+    watched.reopen()
+    assert memory.start is not None
+    assert (memory.start.id, memory.start.resumed) == (watched.id, True)
+    with watched.evaluation() as evaluation:
+        evaluation.update([PERFECT], [TARGET], {"loss_cls": 4.0})
+    watched.close()
+    assert memory.status == status
+    assert [p.step for p in memory.points if p.name == "box_AP"] == [4]
+
+
 def test_a_run_of_something_else_is_not_resumed(memory: MemoryLogger) -> None:
     state = run(memory=memory).state_dict()
     with pytest.raises(ValueError, match="its dataset is 'bccd'"):
