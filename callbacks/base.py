@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -139,17 +140,31 @@ class CallbackBase:
             warnings=self.warnings,
             status_if_not_closed=self.status_if_not_closed,
         )
+        if facts.ignore_index is not None and self.ignore_index != options.ignore_index:
+            print(f"boxscore: ignore_index={facts.ignore_index}, as in the criterion", file=sys.stderr)
         evaluator = Evaluator(run, self.reader, self.progress)
         self._resume(run, evaluator)
-        evaluator.loaders, evaluator.train_loader = loaders, facts.train_loader
+        evaluator.train_loader = facts.train_loader
         evaluator.predict = options.predict or self.predictor(model, run)
         for split in loaders:
             run.metric(split)  # classes that cannot be measured are an error before training
         run.open()
-        named = facts.loaders if isinstance(facts.loaders, Mapping) else ()
-        run.log([Tag(name, text) for name, text in originals(named).items()])
         self.run, self.evaluator = run, evaluator
+        self.take_loaders(facts.loaders)
+        if self._follows and options.evaluate_images is not None:
+            self.warnings.warn_once(
+                "evaluate_images",
+                "evaluate_images= has no effect on the framework's own evaluation; limit its "
+                "loader, or pass evaluate_every= too",
+            )
         return run
+
+    def take_loaders(self, loaders: Any) -> None:
+        """Take the test set, or several by name, in place of those before."""
+        run, evaluator = self._open
+        before, evaluator.loaders = evaluator.loaders, splits(loaders)
+        if isinstance(loaders, Mapping) and evaluator.loaders.keys() - before.keys():
+            run.log([Tag(name, text) for name, text in originals(loaders).items()])
 
     def predictor(self, model: Any, run: Run) -> Predict | None:  # noqa: ARG002
         """How boxscore measures a batch, where the user does not say; None where it cannot."""
@@ -293,7 +308,7 @@ class CallbackBase:
             run.record(
                 values,
                 step=step,
-                images=self.progress.images,
+                images=self.progress.images or None,
                 epoch=self.epochs() if epoch is None else epoch,
                 batch=None if semantic is None else lambda: measured_on(*semantic(), ignore_index),
             )
@@ -328,9 +343,11 @@ class CallbackBase:
     @property
     def evaluate_every(self) -> Every:
         """When boxscore evaluates: never where the framework does and the user sets no interval."""
-        if self._facts.evaluates and "evaluate_every" not in self._given:
-            return Every()
-        return Every.of(self.options.evaluate_every)
+        return Every() if self._follows else Every.of(self.options.evaluate_every)
+
+    @property
+    def _follows(self) -> bool:
+        return self._facts.evaluates and "evaluate_every" not in self._given
 
     def evaluate(self, split: str | None = None) -> None:
         """Measure the test set or sets now, or one ``split``, at the step of the last record."""
@@ -351,7 +368,7 @@ class CallbackBase:
 
     @property
     def _count(self) -> int | None:
-        return self.options.evaluate_images
+        return None if self._follows else self.options.evaluate_images
 
     def _offer(self, split: str, values: dict[str, float]) -> None:
         """Hand the ``values`` of ``split`` to the framework, for callbacks that monitor them."""

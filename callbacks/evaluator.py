@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from numbers import Real
 from typing import Any
 
 from boxscore import Run, distributed
 from boxscore.evaluation import Evaluation, Results
+from boxscore.identity.wrappers import unwrapped
 
 from .batches import BatchReader
 from .data_info import image_names, in_both, is_deterministic, train_fingerprint
@@ -39,6 +41,7 @@ class Evaluator:
         self.is_evaluating = False
         self.evaluated_at = -1
         self._open: dict[str, Evaluation] = {}
+        self._together = 1
         self._left: dict[str, int | None] = {}
         self._failures: dict[str, str] = {}
         self._contents: dict[str, Mapping[str, str]] = {}
@@ -48,13 +51,20 @@ class Evaluator:
 
     # where the framework goes through the set
 
-    def start(self, split: str, loader: Any) -> None:
-        """Begin to evaluate ``split``, whose batches come from ``loader``."""
+    def start(self, split: str, loader: Any, step: int | None = None) -> None:
+        """Begin to evaluate ``split``, whose batches come from ``loader``.
+
+        Args:
+            split: others may be under way.
+            loader: tells how many images are repeats.
+            step: of the weights, by default that of the last record.
+        """
         from .sharding import own_images
 
         self.is_evaluating = True
         self._failures.pop(split, None)
-        self._open[split] = self._run.new_evaluation(split)
+        self._open[split] = self._run.new_evaluation(split, step=step)
+        self._together = len(self._open)
         self._left[split] = own_images(loader)
 
     def is_open(self, split: str) -> bool:
@@ -72,9 +82,7 @@ class Evaluator:
         count, left = self._reader.count(batch), self._left[split]
         if left is not None:
             self._left[split] = max(0, left - count)
-            if left == 0:
-                return
-            if left < count:
+            if 0 < left < count:  # of none left, the processes may have to compute it together
                 batch = self._reader.part(batch, range(left))
         try:
             found = find(batch)
@@ -97,7 +105,8 @@ class Evaluator:
             if results := evaluation.finish(
                 failed=split in self._failures and not evaluation.share.images
             ):
-                values = self._record(results, evaluation)
+                seconds = results.seconds / self._together
+                values = self._record(replace(results, seconds=seconds), evaluation)
         self._report_failure(split, evaluation.split)
         return values
 
@@ -123,6 +132,11 @@ class Evaluator:
             the losses and metrics that were logged, by catalogue name.
         """
         if self.predict is None:
+            self._run.warnings.warn_once(
+                "predict",
+                f"the {split} split is not measured at step {self._run.step}: boxscore has no way "
+                f"to get predictions from {type(unwrapped(model)).__name__}; {ADVICE}",
+            )
             return {}
         evaluation = self._open[split] = self._run.new_evaluation(split)
         values: dict[str, float] = {}
