@@ -141,7 +141,9 @@ class CallbackBase:
             status_if_not_closed=self.status_if_not_closed,
         )
         if facts.ignore_index is not None and self.ignore_index != options.ignore_index:
-            print(f"boxscore: ignore_index={facts.ignore_index}, as in the criterion", file=sys.stderr)
+            print(
+                f"boxscore: ignore_index={facts.ignore_index}, as in the criterion", file=sys.stderr
+            )
         evaluator = Evaluator(run, self.reader, self.progress)
         self._resume(run, evaluator)
         evaluator.train_loader = facts.train_loader

@@ -7,10 +7,10 @@
 
 The losses are those that ``training_step`` returns, ``{"loss": …, "losses": {…}}``, or those of the
 torchvision detector in the module. The test set is Lightning's validation set, measured with what
-``validation_step`` returns, ``{"losses": {…}, "predictions": …, "targets": …}``, or else with the
-logits or detections of the module's own forward in it. Outside of Lightning's validation (the train
-split, ``evaluate_every=``) boxscore calls the module, or its network where the module has no
-forward; where that gives no logits and no detections of torchvision's, pass ``predict=``.
+``validation_step`` returns, ``{"losses": {…}, "predictions": …, "targets": …}``, or else with what
+the module's own forward gives in it. For the train split and for ``evaluate_every=`` boxscore calls
+the module's forward, or its network; a model that gives neither logits nor torchvision's detections
+there needs ``predict=``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Unpack
 
-import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -29,23 +28,19 @@ from boxscore.keys import splits
 from boxscore.losses import is_torchvision_detector
 
 from .base import CallbackBase
-from .lightning_module import Watched, facts_of, named_loaders, parts, returned
+from .lightning_module import Watched, criterion_of, facts_of, loaders_of, offer
 from .model_info import has_fixed_input_size
 from .options import Keywords
-from .predict import Criterion
-
-AUTOLOG = ("_step_metrics", "_epoch_metrics")
-"""Of MLflow's autolog: names that it leaves out of the points of an epoch, and of a step."""
 
 
 class BoxscoreCallback(CallbackBase, Callback):
     """Logs the losses and metrics of a Lightning training, over optimizer steps.
 
     The test set is measured whenever Lightning validates; with ``evaluate_every=`` every so many
-    optimizer steps instead, by boxscore itself. Either way the values are offered to other
-    callbacks by catalogue name, ``EarlyStopping(monitor="box_AP", mode="max")``; those of a further
-    validation loader as ``"box_AP.test-1"``. After ``fit()``, ``validate()`` and ``test()`` are
-    logged in the same run, at the step of the weights; the latter as the set ``test-held_out``.
+    optimizer steps instead. Other callbacks may monitor its values by catalogue name, as
+    ``EarlyStopping("box_AP", mode="max")``, and a second loader's as ``"box_AP.test-1"``.
+    ``validate()`` and ``test()`` after ``fit()`` are logged in its run, at the step of the weights;
+    the latter as the set ``test-held_out``.
     """
 
     status_if_not_closed = "FAILED"
@@ -60,7 +55,7 @@ class BoxscoreCallback(CallbackBase, Callback):
                 default the module's ``criterion`` or ``loss_fn``.
             **options: see `boxscore.callbacks.options.Options`.
         """
-        self._function = criterion
+        self._criterion = criterion
         self._is_fit, self._loaded_step = True, None
         super().__init__(**options)
 
@@ -68,8 +63,7 @@ class BoxscoreCallback(CallbackBase, Callback):
         """Forget every training, but not a checkpoint that was loaded for the next one."""
         super().restart()
         self._watched: Any = None
-        self._criterion: Criterion | None = None
-        self._offered: dict[str, dict[str, torch.Tensor]] = {}
+        self._offered: dict[str, dict[str, Any]] = {}
         self._splits: list[str] = []  # under way, by the number of the loader
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
@@ -84,8 +78,6 @@ class BoxscoreCallback(CallbackBase, Callback):
         """Continue the run of a checkpoint, in a training."""
         if self._is_fit:
             super().load_state_dict(state)
-
-    # the training
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Open the run, unless the first batch is needed to infer the input size."""
@@ -108,16 +100,9 @@ class BoxscoreCallback(CallbackBase, Callback):
         if self.run is None:
             return
         self.saw(self.reader.count(batch), self.reader.ids(batch))
-        losses = parts(outputs) or self._watched.losses
-        if isinstance(outputs, Mapping) and "loss" in outputs and "loss" not in losses:
-            # Lightning has divided the objective
-            count = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
-            losses = {**losses, "loss": outputs["loss"] * count}
-        given = returned(outputs) or ({}, self._watched.outputs, self.reader.targets(batch))
+        losses = self._watched.training_losses(outputs)
+        semantic = self._watched.semantic(outputs, batch)
         self._watched.begin(None)
-        semantic = None
-        if self.run.task == "semantic-segmentation" and hasattr(given[2], "ndim"):
-            semantic = None if given[1] is None else lambda: given[1:]
         self.record(losses, trainer.global_step, semantic=semantic)
         self.evaluate_what_is_due(trainer.global_step)
 
@@ -144,47 +129,37 @@ class BoxscoreCallback(CallbackBase, Callback):
         """Open the run, save in a fast development run, of which Lightning logs nothing either."""
         if trainer.fast_dev_run:
             return
-        named = (getattr(module, name, None) for name in ("criterion", "loss_fn"))
-        function = self._function or next(filter(callable, named), None)
-        self._criterion = function and Criterion(function, self.warnings)
-        optimizers, evaluates = trainer.optimizers, "evaluate_every" not in self._given
-        if len(optimizers) > 1:
+        criterion = self._criterion or criterion_of(module)
+        facts = facts_of(trainer, self.reader.images(batch), criterion, self._given)
+        if len(trainer.optimizers) > 1:
             text = "of several optimizers the first gives regularization and learning rate"
             self.warnings.warn_once("optimizers", text)
-        facts = facts_of(trainer, self.reader.images(batch), function, evaluates=evaluates)
-        run = self.start(trainer.strategy.model, optimizers[0] if optimizers else None, facts)
+        self.start(trainer.strategy.model, next(iter(trainer.optimizers), None), facts)
         self._watch(trainer, module)
-        if self.options.predict or self._watched.is_measurable(run.task):
-            self._open[1].predict = self._watched.measure
 
     def _watch(self, trainer: Any, module: Any) -> None:
-        run, predict = self._open[0], self.options.predict
-        self._watched = Watched(trainer, module, run, self._criterion, predict, self.reader)
+        self._watched = Watched(trainer, module, self._open[0], self.reader, self.options.predict)
+        self._watched.use(self._criterion or criterion_of(module))
+        self._open[1].predict = self._watched.measure if self._watched.is_measurable else None
         for hooked in {module, self._watched.network}:
             self.watch(hooked, self._watched.see)
-
-    # Lightning's evaluations
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         """Begin to evaluate the loaders, as Lightning has just read them; no sanity check."""
         ignored = trainer.sanity_checking or trainer.fast_dev_run
         if ignored or (self._is_fit and not (self.run and self._follows)):
             return
-        step, named = None, named_loaders(trainer.val_dataloaders)
         if self._is_fit:
             self._open[0].reach(trainer.global_step)
-            self.take_loaders(named)
+            self.take_loaders(loaders_of(trainer))
         elif self.reopen():
-            step = self._loaded_step
             self._watch(trainer, pl_module)
         else:
             text = "validate() and test() before fit() are not logged: there is no run yet"
-            self.warnings.warn_once("before", text)
-            return
-        if trainer.testing:
-            named = named_loaders(trainer.test_dataloaders, "held_out")
-        self._splits = list(splits(named))
-        for split, loader in splits(named).items():
+            return self.warnings.warn_once("before", text)
+        loaders, step = splits(loaders_of(trainer)), None if self._is_fit else self._loaded_step
+        self._splits = list(loaders)
+        for split, loader in loaders.items():
             self._open[1].start(split, loader, step)
 
     def on_validation_batch_start(self, trainer: Any, pl_module: Any, batch: Any, *_: Any) -> None:
@@ -193,15 +168,10 @@ class BoxscoreCallback(CallbackBase, Callback):
             self._watched.begin(batch)
 
     def on_validation_batch_end(
-        self,
-        trainer: Any,
-        pl_module: Any,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        loader: int = 0,
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, *numbers: Any
     ) -> None:
-        """Measure a batch."""
+        """Measure a batch; ``numbers`` are those of the batch and, of several, of the loader."""
+        loader = numbers[1] if len(numbers) > 1 else 0
         if loader < len(self._splits):
             find = partial(self._watched.found, outputs)
             self._open[1].batch(self._splits[loader], batch, find)
@@ -226,19 +196,7 @@ class BoxscoreCallback(CallbackBase, Callback):
     on_test_epoch_end = on_validation_epoch_end
 
     def _offer(self, split: str, values: dict[str, float]) -> None:
-        """Give ``values`` to callbacks that monitor them, as if the module had logged them."""
-        trainer, module = self._watched.trainer, self._watched.module
-        offered, before = trainer.callback_metrics, self._offered.pop(split, {})
-        for name in [name for name, value in before.items() if offered.get(name) is value]:
-            del offered[name]  # it may not be measured any more
         ending = "" if self._open[0].values.is_main(split) else f".{split}"
-        new = {f"{n}{ending}": torch.tensor(v, device=module.device) for n, v in values.items()}
-        if taken := sorted(new.keys() & offered.keys()):
-            text = f"{', '.join(taken)}: the module logs these itself; its values stay"
-            self.warnings.warn_once("taken", text)
-        self._offered[split] = {name: value for name, value in new.items() if name not in taken}
-        offered.update(self._offered[split])
-        for callback in trainer.callbacks:
-            for left_out in (getattr(callback, name, None) for name in AUTOLOG):
-                if isinstance(left_out, set):
-                    left_out.update(self._offered[split])
+        named = {f"{name}{ending}": value for name, value in values.items()}
+        before, trainer = self._offered.get(split, {}), self._watched.trainer
+        self._offered[split] = offer(trainer, before, named, self.warnings)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from numbers import Real
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from boxscore import Run
 from boxscore.identity.wrappers import lightning_network, without_ddp
 from boxscore.losses import is_torchvision_detector, test_losses
+from boxscore.warn import Warnings
 
 from .base import Facts
 from .batches import BatchReader
@@ -29,66 +31,105 @@ from .predict import (
     segmented,
 )
 
+AUTOLOG = ("_step_metrics", "_epoch_metrics")
+"""Of MLflow's autolog: names that it leaves out of its points of an epoch, and of a step."""
+
 
 def returned(outputs: Any) -> Found | None:
     """What a step returned, where it holds predictions and targets."""
     names = ("predictions", "targets")
     if not isinstance(outputs, Mapping) or any(outputs.get(name) is None for name in names):
         return None
-    return objective(outputs), outputs["predictions"], outputs["targets"]
+    return losses_of(outputs), outputs["predictions"], outputs["targets"]
 
 
-def objective(outputs: Any) -> dict[str, Any]:
-    """The losses that ``validation_step`` returned: its ``losses``, or its only loss."""
-    losses = outputs.get("losses") if isinstance(outputs, Mapping) else None
-    if isinstance(losses, Mapping):
-        return dict(losses)
-    loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
-    return {"loss": loss} if _is_scalar(loss) else {}
+def losses_of(outputs: Any, scale: int = 1) -> dict[str, Any]:
+    """The losses that a step returned: its ``losses``, or scalars whose names hold "loss".
+
+    Args:
+        outputs: of the step, a mapping or a scalar.
+        scale: by which Lightning has divided the objective, ``loss``.
+    """
+    outputs = outputs if isinstance(outputs, Mapping) else {"loss": outputs}
+    losses = outputs.get("losses")
+    if not isinstance(losses, Mapping):
+        named = {n: v for n, v in outputs.items() if "loss" in str(n).lower() and n != "loss"}
+        losses = {name: value for name, value in named.items() if _is_scalar(value)}
+    total = {"loss": outputs["loss"] * scale} if _is_scalar(outputs.get("loss")) else {}
+    return {**total, **losses}
 
 
-def parts(outputs: Any) -> dict[str, Any]:
-    """The ``losses`` that ``training_step`` returned, or scalars whose names hold "loss"."""
-    outputs = outputs if isinstance(outputs, Mapping) else {}
-    if isinstance(outputs.get("losses"), Mapping):
-        return dict(outputs["losses"])
-    named = {n: v for n, v in outputs.items() if n != "loss" and "loss" in str(n).lower()}
-    return {name: value for name, value in named.items() if _is_scalar(value)}
-
-
-def named_loaders(loaders: Any, first: str = "test") -> dict[str, Any]:
-    """Loaders by name: one or the first of a list is ``first``, the others are numbered."""
+def named_loaders(loaders: Any) -> dict[str, Any]:
+    """Loaders by name: one or the first of a list is ``test``, the others are numbered."""
     if loaders is None:
         return {}
-    if not isinstance(loaders, list | tuple | Mapping):
-        return {first: loaders}
-    named = loaders if isinstance(loaders, Mapping) else dict(enumerate(loaders))
-    start = "" if first == "test" else f"{first}_"
-    return {first if n == 0 else f"{start}{n}": loader for n, loader in named.items()}
+    if isinstance(loaders, list | tuple):
+        return {f"{number}" if number else "test": loader for number, loader in enumerate(loaders)}
+    return dict(loaders) if isinstance(loaders, Mapping) else {"test": loaders}
 
 
-def facts_of(trainer: Any, images: Any, criterion: Any, *, evaluates: bool) -> Facts:
+def loaders_of(trainer: Any) -> dict[str, Any]:
+    """The loaders that Lightning validates or tests with, by name; none before it has read them."""
+    if not trainer.testing:
+        return named_loaders(trainer.val_dataloaders)
+    named = named_loaders(trainer.test_dataloaders)
+    return {f"held_out_{n}".removesuffix("_test"): loader for n, loader in named.items()}
+
+
+def criterion_of(module: Any) -> Callable[[Any, Any], Any] | None:
+    """The criterion of a usual name."""
+    named = (getattr(module, name, None) for name in ("criterion", "loss_fn"))
+    return next(filter(callable, named), None)
+
+
+def facts_of(trainer: Any, images: Any, criterion: Any, given: Collection[str]) -> Facts:
     """What ``trainer`` states, once its training has begun.
 
     Args:
         trainer: Lightning's.
         images: of the first batch, or None.
         criterion: of a semantic training, or None.
-        evaluates: whether Lightning's validation is measured, so that its loaders are read by then.
+        given: the options that the user gave.
     """
-    loaders, source = trainer.val_dataloaders, trainer.fit_loop.epoch_loop.val_loop._data_source
-    if loaders is None and not evaluates and source.is_defined():
-        loaders = source.dataloader()
+    loaders, follows = loaders_of(trainer), "evaluate_every" not in given
+    source = trainer.fit_loop.epoch_loop.val_loop._data_source
+    if not loaders and not follows and source.is_defined():  # Lightning may never read them
+        loaders = named_loaders(source.dataloader())
     train_loader, limit = trainer.train_dataloader, trainer.limit_val_batches
     return Facts(
         size=size_of(images),
         ignore_index=ignored_by(criterion),
-        loaders=named_loaders(loaders),
+        loaders=loaders,
         train_loader=train_loader if hasattr(train_loader, "dataset") else None,
         evaluates=True,
         # what is left out of Lightning's validation would make another set of it
-        evaluates_at_end=not evaluates or (isinstance(limit, float) and limit == 1.0),
+        evaluates_at_end=not follows or (isinstance(limit, float) and limit == 1.0),
     )
+
+
+def offer(
+    trainer: Any, before: dict[str, Any], values: Mapping[str, float], warnings: Warnings
+) -> dict[str, Any]:
+    """Give ``values`` to callbacks that monitor them, as if the module had logged them.
+
+    Args:
+        trainer: Lightning's.
+        before: what an earlier call returned; what is not measured any more is withdrawn.
+        values: by name; those that the module logs itself stay the module's.
+        warnings: of the run.
+    """
+    offered, device = trainer.callback_metrics, trainer.strategy.root_device
+    for name in [name for name, value in before.items() if offered.get(name) is value]:
+        del offered[name]
+    new = {n: torch.tensor(v, device=device) for n, v in values.items() if n not in offered}
+    if taken := ", ".join(sorted(values.keys() & offered.keys())):
+        warnings.warn_once("taken", f"{taken}: the module logs these itself; its values stay")
+    offered.update(new)
+    for callback in trainer.callbacks:
+        for names in (getattr(callback, name, None) for name in AUTOLOG):
+            if isinstance(names, set):
+                names.update(new)
+    return new
 
 
 class Watched:
@@ -103,20 +144,15 @@ class Watched:
         network: its child of a usual name, or the only one that has parameters, or itself.
         outputs: logits (N, C, H, W), a mapping that holds them, or N detections; None where no
             forward gave any.
-        losses: of a torchvision detector in train mode.
+        losses: those of a torchvision detector in train mode.
     """
 
     def __init__(
-        self,
-        trainer: Any,
-        module: Any,
-        run: Run,
-        criterion: Criterion | None,
-        predict: Predict | None,
-        reader: BatchReader,
+        self, trainer: Any, module: Any, run: Run, reader: BatchReader, predict: Predict | None
     ) -> None:
-        self.trainer, self.module, self._run = trainer, module, run
-        self._criterion, self._predict, self._reader = criterion, predict, reader
+        self.trainer, self.module = trainer, module
+        self._criterion: Criterion | None = None
+        self._run, self._reader, self._predict = run, reader, predict
         self.network = lightning_network(module)
         trained = [child for child in module.children() if any(True for _ in child.parameters())]
         if self.network is module and len(trained) == 1:
@@ -126,10 +162,16 @@ class Watched:
         self._callable: Any = module if has_forward else inside
         self.begin(None)
 
-    def is_measurable(self, task: str) -> bool:
+    def use(self, criterion: Callable[[Any, Any], Any] | None) -> None:
+        """Measure the test losses of semantic models with ``criterion``."""
+        self._criterion = criterion and Criterion(criterion, self._run.warnings)
+
+    @property
+    def is_measurable(self) -> bool:
         """Whether boxscore may measure a batch by itself."""
-        is_semantic = task == "semantic-segmentation"
-        return self._callable is not None if is_semantic else is_torchvision_detector(self.network)
+        is_semantic = self._run.task == "semantic-segmentation"
+        own = self._callable if is_semantic else is_torchvision_detector(self.network)
+        return bool(self._predict or own)
 
     # the hook of the module and of its network
 
@@ -159,6 +201,25 @@ class Watched:
             self._alike = 1 if rank > self._rank else self._alike + 1
             self.outputs, self._rank = outputs, rank
 
+    def training_losses(self, outputs: Any) -> dict[str, Any]:
+        """The objective and the parts that a training step returned, else a detector's own."""
+        is_divided = self.module.automatic_optimization
+        losses = losses_of(outputs, self.trainer.accumulate_grad_batches if is_divided else 1)
+        return losses if losses.keys() - {"loss"} else {**self.losses, **losses}
+
+    def semantic(self, outputs: Any, batch: Any) -> Callable[[], tuple[Any, Any]] | None:
+        """The logits and targets of a training step, if it is semantic and gives them."""
+        _, logits, targets = returned(outputs) or ({}, self.outputs, self._reader.targets(batch))
+        is_semantic = self._run.task == "semantic-segmentation" and hasattr(targets, "ndim")
+        if is_semantic and logits is None and self._batch is not None:
+            self._run.warnings.warn_once(
+                "logits",
+                f"no forward of {type(self.module).__name__} in training_step gives logits: focal, "
+                "cross_entropy and dice of the train split are not measured; return {'loss': …, "
+                "'predictions': …, 'targets': …} from it",
+            )
+        return (lambda: (logits, targets)) if is_semantic and logits is not None else None
+
     # losses, predictions and targets of a batch
 
     def measure(self, _: Any, batch: Any) -> Found:
@@ -182,7 +243,7 @@ class Watched:
             if self._predict is not None:
                 return self._inside(partial(self._predict, self.module), batch)
             losses, predictions, targets = self._inside(self._of_forward, batch)
-        losses = losses or objective(outputs)
+        losses = losses or losses_of(outputs)
         if not losses and self._criterion is None:
             self._run.warnings.warn_once("criterion", NO_CRITERION)
         return losses, predictions, targets
