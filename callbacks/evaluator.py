@@ -135,7 +135,7 @@ class Evaluator:
             self._run.warnings.warn_once(
                 "predict",
                 f"the {split} split is not measured at step {self._run.step}: boxscore has no way "
-                f"to get predictions from {type(unwrapped(model)).__name__}; {ADVICE}",
+                f"to get the predictions of {type(unwrapped(model)).__name__}; {ADVICE}",
             )
             return {}
         evaluation = self._open[split] = self._run.new_evaluation(split)

@@ -25,7 +25,6 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from boxscore.exit_status import ended
 from boxscore.keys import splits
-from boxscore.losses import is_torchvision_detector
 
 from .base import CallbackBase
 from .lightning_module import Watched, criterion_of, facts_of, loaders_of, offer
@@ -90,7 +89,7 @@ class BoxscoreCallback(CallbackBase, Callback):
         if self.run is None:
             self._begin(trainer, pl_module, batch)
         step = trainer.global_step + max(1, len(trainer.optimizers))
-        if self.run and (self.run.due(step) or is_torchvision_detector(self._watched.network)):
+        if self.run and (self.run.due(step) or self._watched.needs_forwards):
             self._watched.begin(batch)
 
     def on_train_batch_end(
@@ -103,6 +102,7 @@ class BoxscoreCallback(CallbackBase, Callback):
         losses = self._watched.training_losses(outputs)
         semantic = self._watched.semantic(outputs, batch)
         self._watched.begin(None)
+        self._open[1].predict = self._watched.own_pass
         self.record(losses, trainer.global_step, semantic=semantic)
         self.evaluate_what_is_due(trainer.global_step)
 
@@ -140,7 +140,6 @@ class BoxscoreCallback(CallbackBase, Callback):
     def _watch(self, trainer: Any, module: Any) -> None:
         self._watched = Watched(trainer, module, self._open[0], self.reader, self.options.predict)
         self._watched.use(self._criterion or criterion_of(module))
-        self._open[1].predict = self._watched.measure if self._watched.is_measurable else None
         for hooked in {module, self._watched.network}:
             self.watch(hooked, self._watched.see)
 
@@ -187,6 +186,8 @@ class BoxscoreCallback(CallbackBase, Callback):
             values = self._open[1].finish(split)
             if not trainer.testing:
                 self._offer(split, values)
+        if evaluated:
+            self._open[1].predict = self._watched.own_pass
         if evaluated and not self._is_fit:
             self.stop(None)
 

@@ -160,6 +160,7 @@ class Watched:
         inside = None if self.network is module else self.network
         has_forward = is_overridden("forward", module, LightningModule)
         self._callable: Any = module if has_forward else inside
+        self._is_prepared: dict[bool, bool] = {}  # in training and not; whether images are changed
         self.begin(None)
 
     def use(self, criterion: Callable[[Any, Any], Any] | None) -> None:
@@ -167,11 +168,25 @@ class Watched:
         self._criterion = criterion and Criterion(criterion, self._run.warnings)
 
     @property
-    def is_measurable(self) -> bool:
-        """Whether boxscore may measure a batch by itself."""
+    def needs_forwards(self) -> bool:
+        """Whether every forward in training is of use, not only those of batches that are due."""
+        return is_torchvision_detector(self.network) or True not in self._is_prepared
+
+    @property
+    def own_pass(self) -> Predict | None:
+        """How boxscore measures a batch by itself, None where it would not do as the steps do."""
         is_semantic = self._run.task == "semantic-segmentation"
-        own = self._callable if is_semantic else is_torchvision_detector(self.network)
-        return bool(self._predict or own)
+        known = self._callable if is_semantic else is_torchvision_detector(self.network)
+        return self.measure if self._predict or (known and self._is_called_as_it_is) else None
+
+    @property
+    def _is_called_as_it_is(self) -> bool:
+        """Whether the steps call the forward with the batch's own images, as boxscore does.
+
+        Those of validation decide, then those of training, which may augment.
+        """
+        unknown = self._callable is not self.module
+        return not self._is_prepared.get(False, self._is_prepared.get(True, unknown))
 
     # the hook of the module and of its network
 
@@ -191,12 +206,21 @@ class Watched:
         given = next(iter((*args, *kwargs.values())), None)
         if given is self._batch or isinstance(given, Mapping):
             given = self._reader.images(given)
-        fits = _sizes(given) == _sizes(self._images)
+        fits, is_own = _sizes(given) == _sizes(self._images), _is_same(given, self._images)
+        if module is self._callable:
+            in_training = module.training
+            if is_own or (
+                fits
+                and self._is_prepared.get(in_training) is None
+                and _is_equal(given, self._images)
+            ):
+                self._is_prepared[in_training] = False
+            self._is_prepared.setdefault(in_training, True)
         if module is self.network:
             self._inputs, self._is_resized = (given if fits else None), not fits
             if isinstance(outputs, Mapping) and all(map(_is_scalar, outputs.values())):
                 self.losses = dict(outputs)
-        rank = (_is_same(given, self._images), module is self.module)
+        rank = (is_own, module is self.module)
         if fits and rank >= self._rank and _is_prediction(outputs):
             self._alike = 1 if rank > self._rank else self._alike + 1
             self.outputs, self._rank = outputs, rank
@@ -209,16 +233,23 @@ class Watched:
 
     def semantic(self, outputs: Any, batch: Any) -> Callable[[], tuple[Any, Any]] | None:
         """The logits and targets of a training step, if it is semantic and gives them."""
-        _, logits, targets = returned(outputs) or ({}, self.outputs, self._reader.targets(batch))
-        is_semantic = self._run.task == "semantic-segmentation" and hasattr(targets, "ndim")
-        if is_semantic and logits is None and self._batch is not None:
-            self._run.warnings.warn_once(
-                "logits",
-                f"no forward of {type(self.module).__name__} in training_step gives logits: focal, "
-                "cross_entropy and dice of the train split are not measured; return {'loss': …, "
-                "'predictions': …, 'targets': …} from it",
-            )
-        return (lambda: (logits, targets)) if is_semantic and logits is not None else None
+        found = returned(outputs)
+        _, logits, targets = found or ({}, self.outputs, self._reader.targets(batch))
+        if self._run.task != "semantic-segmentation" or not hasattr(targets, "ndim"):
+            return None
+        if found is None and self._batch is not None:
+            advice = "return {'loss': …, 'predictions': …, 'targets': …} from it"
+            what = "focal, cross_entropy and dice of the train split"
+            if logits is None:
+                text = (
+                    f"no forward in training_step gives logits: {what} are not measured; {advice}"
+                )
+                self._run.warnings.warn_once("logits", text)
+            elif self._is_prepared.get(True):
+                text = f"training_step changes the images before the forward: {what} are measured "
+                text += f"with the targets of the batch; if it changes these too, {advice}"
+                self._run.warnings.warn_once("changed", text)
+        return None if logits is None else lambda: (logits, targets)
 
     # losses, predictions and targets of a batch
 
@@ -239,13 +270,19 @@ class Watched:
         """Those that a step returned, or ``predict=`` or the module's own forward gives."""
         if (found := returned(outputs)) is not None:
             return found
-        with self.trainer.precision_plugin.val_step_context():
-            if self._predict is not None:
-                return self._inside(partial(self._predict, self.module), batch)
-            losses, predictions, targets = self._inside(self._of_forward, batch)
+        prepared = dict(self._is_prepared)
+        try:
+            with self.trainer.precision_plugin.val_step_context():
+                if self._predict is not None:
+                    return self._inside(partial(self._predict, self.module), batch)
+                losses, predictions, targets = self._inside(self._of_forward, batch)
+        finally:
+            self._is_prepared = prepared  # by the steps: boxscore's own forwards tell nothing
         losses = losses or losses_of(outputs)
         if not losses and self._criterion is None:
-            self._run.warnings.warn_once("criterion", NO_CRITERION)
+            text = "no losses of the test set are known: return 'losses' from validation_step"
+            is_semantic = self._run.task == "semantic-segmentation"
+            self._run.warnings.warn_once("criterion", NO_CRITERION if is_semantic else text)
         return losses, predictions, targets
 
     def _inside(self, step: Callable[[Any], Found], batch: Any) -> Found:
@@ -273,7 +310,9 @@ class Watched:
         images, targets = pair(batch, self._reader)
         is_semantic = self._run.task == "semantic-segmentation"
         is_detector = not is_semantic and is_torchvision_detector(self.network)
-        if self.outputs is None and self._callable is not (self.network if is_detector else None):
+        was_seen = self.outputs is not None or self._inputs is not None
+        is_own = not was_seen and self._is_called_as_it_is
+        if is_own and self._callable is not (self.network if is_detector else None):
             self.outputs = self._callable(images)
         if self._alike > 1 and not self._rank[0]:
             text = "several forwards of a batch, of other images than its own: the last one counts"
@@ -282,7 +321,7 @@ class Watched:
         if is_semantic and outputs is not None:
             return segmented(_first(outputs, count), targets, self._criterion)
         losses: Any = {}
-        if is_detector and not self._is_resized:
+        if is_detector and (was_seen or is_own) and not self._is_resized:
             inputs = images if self._inputs is None else self._inputs
             losses, detections = test_losses(self.network, inputs[:count], targets)
             outputs = outputs or detections
@@ -316,6 +355,10 @@ def _is_scalar(value: Any) -> bool:
 def _is_same(one: Any, other: Any) -> bool:
     lists = isinstance(one, list | tuple) and isinstance(other, list | tuple)
     return one is other or (lists and len(one) == len(other) and all(map(_is_same, one, other)))
+
+
+def _is_equal(one: Any, other: Any) -> bool:
+    return all(torch.equal(*pair) for pair in zip(one, other, strict=True))
 
 
 def _sizes(images: Any) -> list[Any]:
