@@ -35,11 +35,10 @@ from .options import Keywords
 class BoxscoreCallback(CallbackBase, Callback):
     """Logs the losses and metrics of a Lightning training, over optimizer steps.
 
-    The test set is measured whenever Lightning validates; with ``evaluate_every=`` every so many
-    optimizer steps instead. Other callbacks may monitor its values by catalogue name, as
-    ``EarlyStopping("box_AP", mode="max")``, and a second loader's as ``"box_AP.test-1"``.
-    ``validate()`` and ``test()`` after ``fit()`` are logged in its run, at the step of the weights;
-    the latter as the set ``test-held_out``.
+    The test set is measured whenever Lightning validates, or with ``evaluate_every=`` every so many
+    optimizer steps. Other callbacks may monitor it, ``EarlyStopping("box_AP", mode="max")``, and a
+    second loader as ``"box_AP.test-1"``. What `validate` and `test` give after `fit` is logged in
+    its run at the step of the weights, the latter as the set ``test-held_out``.
     """
 
     status_if_not_closed = "FAILED"
@@ -126,8 +125,7 @@ class BoxscoreCallback(CallbackBase, Callback):
         return self.progress.batches / batches if 0 < batches < math.inf else None
 
     def _begin(self, trainer: Any, module: Any, batch: Any) -> None:
-        """Open the run, save in a fast development run, of which Lightning logs nothing either."""
-        if trainer.fast_dev_run:
+        if trainer.fast_dev_run:  # of which Lightning logs nothing either
             return
         criterion = self._criterion or criterion_of(module)
         facts = facts_of(trainer, self.reader.images(batch), criterion, self._given)
@@ -138,27 +136,27 @@ class BoxscoreCallback(CallbackBase, Callback):
         self._watch(trainer, module)
 
     def _watch(self, trainer: Any, module: Any) -> None:
-        self._watched = Watched(trainer, module, self._open[0], self.reader, self.options.predict)
-        self._watched.use(self._criterion or criterion_of(module))
+        fixed = self._open[0], self.reader, self.options.predict
+        self._watched = Watched(trainer, module, self._criterion or criterion_of(module), *fixed)
         for hooked in {module, self._watched.network}:
             self.watch(hooked, self._watched.see)
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         """Begin to evaluate the loaders, as Lightning has just read them; no sanity check."""
-        ignored = trainer.sanity_checking or trainer.fast_dev_run
-        if ignored or (self._is_fit and not (self.run and self._follows)):
+        is_other = self._is_fit and not (self.run and self._follows)
+        if trainer.sanity_checking or trainer.fast_dev_run or is_other:
             return
+        named, step = loaders_of(trainer), None if self._is_fit else self._loaded_step
         if self._is_fit:
             self._open[0].reach(trainer.global_step)
-            self.take_loaders(loaders_of(trainer))
+            self.take_loaders(named)
         elif self.reopen():
             self._watch(trainer, pl_module)
         else:
             text = "validate() and test() before fit() are not logged: there is no run yet"
             return self.warnings.warn_once("before", text)
-        loaders, step = splits(loaders_of(trainer)), None if self._is_fit else self._loaded_step
-        self._splits = list(loaders)
-        for split, loader in loaders.items():
+        self._splits = list(splits(named))
+        for split, loader in splits(named).items():
             self._open[1].start(split, loader, step)
 
     def on_validation_batch_start(self, trainer: Any, pl_module: Any, batch: Any, *_: Any) -> None:
@@ -170,8 +168,7 @@ class BoxscoreCallback(CallbackBase, Callback):
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, *numbers: Any
     ) -> None:
         """Measure a batch; ``numbers`` are those of the batch and, of several, of the loader."""
-        loader = numbers[1] if len(numbers) > 1 else 0
-        if loader < len(self._splits):
+        if (loader := max(numbers[1:], default=0)) < len(self._splits):
             find = partial(self._watched.found, outputs)
             self._open[1].batch(self._splits[loader], batch, find)
             self._watched.begin(None)
@@ -186,9 +183,9 @@ class BoxscoreCallback(CallbackBase, Callback):
             values = self._open[1].finish(split)
             if not trainer.testing:
                 self._offer(split, values)
-        if evaluated:
+        if evaluated and self._is_fit:
             self._open[1].predict = self._watched.own_pass
-        if evaluated and not self._is_fit:
+        elif evaluated:
             self.stop(None)
 
     on_test_start = on_validation_start

@@ -147,12 +147,18 @@ class Watched:
         losses: those of a torchvision detector in train mode.
     """
 
-    def __init__(
-        self, trainer: Any, module: Any, run: Run, reader: BatchReader, predict: Predict | None
+    def __init__(  # noqa: PLR0917  # what a training has
+        self,
+        trainer: Any,
+        module: Any,
+        criterion: Any,
+        run: Run,
+        reader: BatchReader,
+        predict: Predict | None,
     ) -> None:
-        self.trainer, self.module = trainer, module
-        self._criterion: Criterion | None = None
-        self._run, self._reader, self._predict = run, reader, predict
+        self.trainer, self.module, self._run = trainer, module, run
+        self._reader, self._predict = reader, predict
+        self._criterion = criterion and Criterion(criterion, run.warnings)
         self.network = lightning_network(module)
         trained = [child for child in module.children() if any(True for _ in child.parameters())]
         if self.network is module and len(trained) == 1:
@@ -162,10 +168,6 @@ class Watched:
         self._callable: Any = module if has_forward else inside
         self._is_prepared: dict[bool, bool] = {}  # in training and not; whether images are changed
         self.begin(None)
-
-    def use(self, criterion: Callable[[Any, Any], Any] | None) -> None:
-        """Measure the test losses of semantic models with ``criterion``."""
-        self._criterion = criterion and Criterion(criterion, self._run.warnings)
 
     @property
     def needs_forwards(self) -> bool:
