@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -141,23 +142,38 @@ class CallbackBase:
             warnings=self.warnings,
             status_if_not_closed=self.status_if_not_closed,
         )
+        if facts.ignore_index is not None and self.ignore_index != options.ignore_index:
+            print(
+                f"boxscore: ignore_index={facts.ignore_index}, as in the criterion", file=sys.stderr
+            )
         evaluator = Evaluator(run, self.reader, self.progress)
         if is_logged:
             self._resume(run, evaluator)
-        evaluator.loaders, evaluator.train_loader = loaders, facts.train_loader
+        evaluator.train_loader = facts.train_loader
         evaluator.predict = options.predict or self.predictor(model, run)
         for split in loaders:
             run.metric(split)  # classes that cannot be measured are an error before training
         run.open()
-        named = facts.loaders if isinstance(facts.loaders, Mapping) else ()
-        run.log([Tag(name, text) for name, text in originals(named).items()])
         self.run, self.evaluator = run, evaluator
-        own = facts.evaluates and "evaluate_every" not in self._given
         self._intervals = (
-            Every() if own else Every.of(options.evaluate_every),
+            Every() if self._follows else Every.of(options.evaluate_every),
             Every.of(options.evaluate_train_every),
         )
+        self.take_loaders(facts.loaders)
+        if self._follows and options.evaluate_images is not None:
+            self.warnings.warn_once(
+                "evaluate_images",
+                "evaluate_images= has no effect on the framework's own evaluation; limit its "
+                "loader, or pass evaluate_every= too",
+            )
         return run
+
+    def take_loaders(self, loaders: Any) -> None:
+        """Take the test set, or several by name, in place of those before."""
+        run, evaluator = self._open
+        before, evaluator.loaders = evaluator.loaders, splits(loaders)
+        if isinstance(loaders, Mapping) and evaluator.loaders.keys() - before.keys():
+            run.log([Tag(name, text) for name, text in originals(loaders).items()])
 
     def predictor(self, model: Any, run: Run) -> Predict | None:  # noqa: ARG002
         """How boxscore measures a batch, where the user does not say; None where it cannot."""
@@ -277,11 +293,11 @@ class CallbackBase:
 
     # the train split
 
-    def saw(self, batch: Any) -> None:
-        """Count one batch of the train set."""
-        targets = self.reader.targets(batch)
-        listed = targets if isinstance(targets, list | tuple) else ()
-        self.progress.saw(self.reader.count(batch), listed)
+    def saw(self, *pieces: Any) -> None:
+        """Count one batch of the train set, whole or in the pieces of several replicas."""
+        targets = [self.reader.targets(piece) for piece in pieces]
+        listed = [t for one in targets if isinstance(one, list | tuple) for t in one]
+        self.progress.saw(sum(map(self.reader.count, pieces)), listed)
 
     def record(
         self,
@@ -349,6 +365,11 @@ class CallbackBase:
         except Exception as error:
             self.warnings.handle("what follows a step", error)
 
+    @property
+    def _follows(self) -> bool:
+        """Whether the framework decides when the test sets are evaluated."""
+        return self._facts.evaluates and "evaluate_every" not in self._given
+
     def evaluate(self, split: str | None = None) -> None:
         """Measure the test set or sets now, or one ``split``, at the step of the last record."""
         self.evaluate_now(split)
@@ -368,7 +389,7 @@ class CallbackBase:
 
     @property
     def _count(self) -> int | None:
-        return self.options.evaluate_images
+        return None if self._follows else self.options.evaluate_images
 
     def _offer(self, split: str, values: dict[str, float]) -> None:
         """Hand the ``values`` of ``split`` to the framework, for callbacks that monitor them."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from numbers import Real
 from typing import Any
 
 from boxscore import Run, distributed
 from boxscore.evaluation import Evaluation, Results
+from boxscore.identity.wrappers import unwrapped
 from boxscore.keys import further_split
 
 from .batches import BatchReader
@@ -41,6 +43,7 @@ class Evaluator:
         self.is_evaluating = self.runs_model = False
         self.evaluated_at = -1
         self._open: dict[str, Evaluation] = {}
+        self._together = 1
         self._left: dict[str, int | None] = {}
         self._sources: dict[str, Any] = {}
         self._failures: dict[str, str] = {}
@@ -52,13 +55,20 @@ class Evaluator:
 
     # where the framework goes through the set
 
-    def start(self, split: str, loader: Any) -> None:
-        """Begin to evaluate ``split``, whose batches come from ``loader``."""
+    def start(self, split: str, loader: Any, step: int | None = None) -> None:
+        """Begin to evaluate ``split``, whose batches come from ``loader``.
+
+        Args:
+            split: others may be under way.
+            loader: tells how many images are repeats.
+            step: of the weights, by default that of the last record.
+        """
         from .sharding import own_images
 
         self.is_evaluating = True
         self._failures.pop(split, None)
-        self._open[split] = self._run.new_evaluation(split)
+        self._open[split] = self._run.new_evaluation(split, step=step)
+        self._together = len(self._open)
         self._left[split] = own_images(loader)
         self._sources[split] = loader
 
@@ -77,9 +87,7 @@ class Evaluator:
         count, left = self._reader.count(batch), self._left[split]
         if left is not None:
             self._left[split] = max(0, left - count)
-            if left == 0:
-                return
-            if left < count:
+            if 0 < left < count:  # of none left, the processes may have to compute it together
                 batch = self._reader.part(batch, range(left))
         self.runs_model = True
         try:
@@ -105,6 +113,7 @@ class Evaluator:
             if results := evaluation.finish(
                 failed=split in self._failures and not evaluation.share.images
             ):
+                results = replace(results, seconds=results.seconds / self._together)
                 values = self._record(results, evaluation, self._sources[split])
         self._report_failure(split, evaluation.split)
         return values
@@ -131,6 +140,11 @@ class Evaluator:
             the losses and metrics that were logged, by catalogue name.
         """
         if self.predict is None:
+            self._run.warnings.warn_once(
+                "predict",
+                f"the {split} split is not measured at step {self._run.step}: boxscore has no way "
+                f"to get the predictions of {type(unwrapped(model)).__name__}; {ADVICE}",
+            )
             return {}
         evaluation = self._open[split] = self._run.new_evaluation(split)
         values: dict[str, float] = {}

@@ -88,7 +88,7 @@ def resized(maps: Tensor, size: Size, mode: str = "bilinear") -> Tensor:
 def of_labels(detection: Mapping[str, Tensor], labels: Sequence[int]) -> dict[str, Tensor]:
     """The detections whose label is one of ``labels``."""
     named = torch.isin(detection["labels"], torch.tensor(labels, device=detection["labels"].device))
-    return {key: value[named] for key, value in detection.items()}
+    return {k: v[named] if v.shape[:1] == named.shape else v for k, v in detection.items()}
 
 
 def moved(value: Any, device: torch.device) -> Any:

@@ -6,374 +6,195 @@
     Trainer(callbacks=[score, ModelCheckpoint(monitor="box_AP", mode="max")]).fit(module, …)
 
 The losses are those that ``training_step`` returns, ``{"loss": …, "losses": {…}}``, or those of the
-torchvision detector inside the module. The test set is Lightning's validation set; it is measured
-with what ``validation_step`` returns, ``{"losses": {…}, "predictions": …, "targets": …}``, with
-``predict=``, or by boxscore itself for torchvision's detectors and for networks that give logits.
+torchvision detector in the module. The test set is Lightning's validation set, measured with what
+``validation_step`` returns, ``{"losses": {…}, "predictions": …, "targets": …}``, or else with what
+the module's own forward gives in it. For the train split and for ``evaluate_every=`` boxscore calls
+the module's forward, or its network; a model that gives neither logits nor torchvision's detections
+there needs ``predict=``.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, TypeVar, Unpack
+from typing import Any, Unpack
 
-import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from boxscore import Every, Run
-from boxscore.evaluation import Evaluation
 from boxscore.exit_status import ended
-from boxscore.identity.wrappers import lightning_network as network
-from boxscore.identity.wrappers import without_ddp
-from boxscore.logger import Status
-from boxscore.losses import is_torchvision_detector
+from boxscore.keys import splits
 
-from .base import Scorekeeper
-from .lightning_module import (
-    named_loaders,
-    returned,
-    returned_losses,
-    step_arguments,
-    targets_of,
-    unnoticed,
-)
-from .model_info import has_fixed_input_size, size_of, splits
+from .base import CallbackBase
+from .lightning_module import Watched, criterion_of, facts_of, loaders_of, offer
+from .model_info import has_fixed_input_size
 from .options import Keywords
-from .predict import Found, Predict, predictor
-from .sharding import ids_of, images_in, own_images, own_part
-
-T = TypeVar("T")
 
 
-class BoxscoreCallback(Scorekeeper, Callback):
+class BoxscoreCallback(CallbackBase, Callback):
     """Logs the losses and metrics of a Lightning training, over optimizer steps.
 
-    The test set is measured whenever Lightning validates; with ``evaluate_every=`` every so many
-    optimizer steps instead, by boxscore itself. Either way the figures are offered to other
-    callbacks under the catalogue's names, ``EarlyStopping(monitor="box_AP", mode="max")``; those of
-    a further validation loader as ``"box_AP.test-1"``.
+    The test set is measured whenever Lightning validates, or with ``evaluate_every=`` every so many
+    optimizer steps. Other callbacks may monitor it, ``EarlyStopping("box_AP", mode="max")``, and a
+    second loader as ``"box_AP.test-1"``. What `validate` and `test` give after `fit` is logged in
+    its run at the step of the weights, the latter as the set ``test-held_out``.
     """
 
-    left_open = "FAILED"
+    status_if_not_closed = "FAILED"
 
     def __init__(
-        self,
-        *,
-        criterion: Callable[[Any, Any], Any] | None = None,
-        **options: Unpack[Keywords],
+        self, *, criterion: Callable[[Any, Any], Any] | None = None, **options: Unpack[Keywords]
     ) -> None:
-        """Say what is wanted.
+        """Set the options.
 
         Args:
-            criterion: ``criterion(logits, targets)`` of semantic models, for the test losses; by
+            criterion: ``criterion(outputs, targets)`` of semantic models, for the test losses; by
                 default the module's ``criterion`` or ``loss_fn``.
             **options: see `boxscore.callbacks.options.Options`.
         """
+        self._criterion = criterion
+        self._is_fit, self._loaded_step = True, None
         super().__init__(**options)
-        self._own_criterion = criterion
-        self._fitting = True
-        self._follows = "evaluate_every" not in options
-        if self._follows:
-            self._evaluate_every = Every()
-        self._forget()
 
-    def _forget(self) -> None:
-        self._trainer: Any = None
-        self._module: Any = None
-        self._seen: Any = None  # what the network gave in training, while it is of use
-        self._hook: Any = None
-        self._following: dict[str, Evaluation] = {}
-        self._left: dict[str, int | None] = {}
-        self._offered: dict[str, dict[str, torch.Tensor]] = {}
-        self._split = "test"
+    def restart(self) -> None:
+        """Forget every training, but not a checkpoint that was loaded for the next one."""
+        super().restart()
+        self._watched: Any = None
+        self._offered: dict[str, dict[str, Any]] = {}
+        self._splits: list[str] = []  # under way, by the number of the loader
 
-    # Lightning's hooks
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Keep the stage: checkpoints are also read to validate and test."""
+        self._is_fit, self._loaded_step = stage == "fit", None
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Checkpoints are also read to validate, test and predict: no training goes on then."""
-        self._fitting = stage == "fit"
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: Any) -> None:
+        """Keep the step of the weights."""
+        self._loaded_step = checkpoint.get("global_step")
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with the run of a checkpoint, in a training."""
-        if self._fitting:
+        """Continue the run of a checkpoint, in a training."""
+        if self._is_fit:
             super().load_state_dict(state)
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin, unless the first batch is needed to know the input size."""
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Open the run, unless the first batch is needed to infer the input size."""
         self.restart()
-        self._forget()
         if self.options.identity is not None or has_fixed_input_size(pl_module):
-            self._open(trainer, pl_module, None)
+            self._begin(trainer, pl_module, None)
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Begin, where the first batch was needed."""
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, *_: Any) -> None:
+        """Keep the module's own forward of a batch for which a point is due."""
         if self.run is None:
-            self._open(trainer, pl_module, batch)
+            self._begin(trainer, pl_module, batch)
+        step = trainer.global_step + max(1, len(trainer.optimizers))
+        if self.run and (self.run.due(step) or self._watched.needs_forwards):
+            self._watched.begin(batch)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, *_: Any
     ) -> None:
-        """Take in the losses of a batch; an optimizer step may take several."""
+        """Record the losses of a batch; several may make an optimizer step."""
         if self.run is None:
             return
-        targets = targets_of(batch)
-        self._progress.saw(
-            images_in(batch), ids_of(targets) if isinstance(targets, list | tuple) else ()
-        )
-        losses, logits = self._losses(outputs), None
-        if self.run.task == "semantic-segmentation":
-            logits, targets = self._logits(outputs, targets)
-        self._seen = None
-        self.record(losses, trainer.global_step, outputs=logits, targets=targets)
-        with self._warnings.catch("what follows a step"):
-            self.evaluate_what_is_due(trainer.global_step)
+        self.saw(batch)
+        losses = self._watched.training_losses(outputs)
+        semantic = self._watched.semantic(outputs, batch)
+        self._watched.begin(None)
+        self._open[1].predict = self._watched.own_pass
+        self.record(losses, trainer.global_step, semantic=semantic)
+        self.evaluate_what_is_due(trainer.global_step)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure what is due after an epoch."""
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Evaluate what is due after an epoch."""
         if self.run is not None:
-            with self._warnings.catch("what follows an epoch"):
-                self.evaluate_what_is_due(trainer.global_step, trainer.current_epoch + 1)
+            self.evaluate_what_is_due(trainer.global_step, trainer.current_epoch + 1)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to measure each validation set; Lightning's sanity check is none."""
-        if self._is_followed(trainer) and self.run is not None:
-            if not self._loaders:
-                self._loaders = splits(named_loaders(trainer.val_dataloaders))
-                self.run.main = next(iter(self._loaders), "test")
-            self.run.step = max(self.run.step, trainer.global_step)
-            self._evaluating = True
-            self._left = {name: own_images(loader) for name, loader in self._loaders.items()}
-            self._following = {name: self.run.evaluation(name) for name in self._loaders}
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        """End the run."""
+        self.stop("FINISHED")
 
-    def _is_followed(self, trainer: Trainer) -> bool:
-        """Whether what Lightning validates now is to be measured."""
-        fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
-        return self._follows and fitting and self.run is not None and self.run.is_open
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """End the run as the training did, which no later validation changes."""
+        killed = isinstance(exception, SIGTERMException)
+        self.stop(None if not self._is_fit else "KILLED" if killed else ended(exception))
+
+    def epochs(self) -> float | None:
+        """How many of Lightning's epochs have passed, None where their length is not known."""
+        batches = self._watched.trainer.num_training_batches
+        return self.progress.batches / batches if 0 < batches < math.inf else None
+
+    def _begin(self, trainer: Any, module: Any, batch: Any) -> None:
+        if trainer.fast_dev_run:  # of which Lightning logs nothing either
+            return
+        criterion = self._criterion or criterion_of(module)
+        facts = facts_of(trainer, self.reader.images(batch), criterion, self._given)
+        if len(trainer.optimizers) > 1:
+            text = "of several optimizers the first gives regularization and learning rate"
+            self.warnings.warn_once("optimizers", text)
+        self.start(trainer.strategy.model, next(iter(trainer.optimizers), None), facts)
+        self._watch(trainer, module)
+
+    def _watch(self, trainer: Any, module: Any) -> None:
+        fixed = self._open[0], self.reader, self.options.predict
+        self._watched = Watched(trainer, module, self._criterion or criterion_of(module), *fixed)
+        for hooked in {module, self._watched.network}:
+            self.watch(hooked, self._watched.see)
+
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        """Begin to evaluate the loaders, as Lightning has just read them; no sanity check."""
+        is_other = self._is_fit and not (self.run and self._follows)
+        if trainer.sanity_checking or trainer.fast_dev_run or is_other:
+            return
+        named, step = loaders_of(trainer), None if self._is_fit else self._loaded_step
+        if self._is_fit:
+            self._open[0].reach(trainer.global_step)
+            self.take_loaders(named)
+        elif self.reopen():
+            self._watch(trainer, pl_module)
+        else:
+            text = "validate() and test() before fit() are not logged: there is no run yet"
+            return self.warnings.warn_once("before", text)
+        self._splits = list(splits(named))
+        for split, loader in splits(named).items():
+            self._open[1].start(split, loader, step)
+
+    def on_validation_batch_start(self, trainer: Any, pl_module: Any, batch: Any, *_: Any) -> None:
+        """Keep the module's own forward of the batch."""
+        if self._splits:
+            self._watched.begin(batch)
 
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, *numbers: Any
     ) -> None:
-        """Measure one validation batch, with what the module returned of it where that suffices."""
-        if not self._following:
-            return
-        split = list(self._following)[dataloader_idx]
-        evaluation, left = self._following[split], self._left[split]
-        count = images_in(batch)
-        try:
-            found = returned(outputs)
-            if found is None:
-                with trainer.precision_plugin.forward_context():
-                    found = self._found(own_part(batch, left))
-            self.measure(evaluation, *found, keep=left)
-        except Exception as error:
-            evaluation.give_up(count)
-            if self.options.on_error == "raise":
-                raise
-            self._warnings.count_error(f"measuring a batch of the {split} split", error)
-        self._left[split] = None if left is None else max(0, left - count)
+        """Measure a batch; ``numbers`` are those of the batch and, of several, of the loader."""
+        if (loader := max(numbers[1:], default=0)) < len(self._splits):
+            find = partial(self._watched.found, outputs)
+            self._open[1].batch(self._splits[loader], batch, find)
+            self._watched.begin(None)
+        elif self._splits:
+            text = f"validation loader {loader} is not measured; pass the loaders as one flat list"
+            self.warnings.warn_once("loaders", text)
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the figures, and offer them to callbacks that monitor them."""
-        evaluations, self._following = self._following, {}
-        self._evaluating = False
-        for evaluation in evaluations.values():
-            with self._warnings.catch(f"evaluation of the {evaluation.split} split"):
-                evaluation.conclude()
-            self.remark_on(evaluation, evaluation.seconds / len(evaluations))
-            self._offer(evaluation)
-        if evaluations:
-            self._evaluated_at = trainer.global_step
+    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Record the results, and offer them to callbacks that monitor them."""
+        evaluated, self._splits = self._splits, []
+        for split in evaluated:
+            values = self._open[1].finish(split)
+            if not trainer.testing:
+                self._offer(split, values)
+        if evaluated and self._is_fit:
+            self._open[1].predict = self._watched.own_pass
+        elif evaluated:
+            self.stop(None)
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """End the run."""
-        self._end("FINISHED")
+    on_test_start = on_validation_start
+    on_test_batch_start = on_validation_batch_start  # type: ignore[assignment]
+    on_test_batch_end = on_validation_batch_end  # type: ignore[assignment]
+    on_test_epoch_end = on_validation_epoch_end
 
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        """End the run as the training did."""
-        killed = isinstance(exception, SIGTERMException)
-        self._end("KILLED" if killed else ended(exception))
-
-    # what they share
-
-    def _open(self, trainer: Trainer, module: LightningModule, batch: Any) -> None:
-        if getattr(trainer, "fast_dev_run", 0):  # as Lightning's own loggers, nothing is kept of it
-            return
-        self._trainer, self._module = trainer, module
-        named = (getattr(module, name, None) for name in ("criterion", "loss_fn"))
-        self._criterion = self._own_criterion or next(filter(callable, named), None)
-        optimizers = trainer.optimizers
-        if len(optimizers) > 1:
-            self._warnings.warn_once(
-                "optimizers", "of several optimizers the first gives regularization and rate"
-            )
-        train_loader = trainer.train_dataloader
-        self.begin(
-            module,
-            optimizers[0] if optimizers else None,
-            self._known_loaders(trainer),
-            train_loader if hasattr(train_loader, "dataset") else None,
-            size=size_of(batch[0] if isinstance(batch, list | tuple) and batch else batch),
-        )
-        self._model = trainer.strategy.model  # wrapped, as several processes train it
-        self._hook = network(module).register_forward_hook(self._see)
-        # what is left out of Lightning's validation would make another set of it
-        whole = isinstance(trainer.limit_val_batches, float) and trainer.limit_val_batches == 1.0
-        self._evaluates_at_end = not self._follows or whole
-        if self._follows and self._images is not None:
-            self._images = None
-            self._warnings.warn_once(
-                "evaluate_images", "evaluate_images= has no effect on Lightning's validation; "
-                "limit its loader, or pass evaluate_every= too",
-            )  # fmt: skip
-
-    def _known_loaders(self, trainer: Trainer) -> dict[str, Any]:
-        """The validation loaders; those that Lightning has not read only where it never would."""
-        source = trainer.fit_loop.epoch_loop.val_loop._data_source
-        if trainer.val_dataloaders is None and not self._follows and source.is_defined():
-            return named_loaders(source.dataloader())
-        return named_loaders(trainer.val_dataloaders)
-
-    def _end(self, status: Status) -> None:
-        try:
-            self.finish(status)
-        finally:
-            if self._hook is not None:
-                self._hook.remove()
-            self._forget()
-
-    def _evaluate(self, split: str, loader: Any, count: int | None) -> Evaluation | None:
-        """Measure ``split`` as Lightning would, so that a module knows that it is validated."""
-        trainer, self._split = self._trainer, split
-        stage, trainer.validating = trainer.state.stage, True
-        try:
-            with trainer.precision_plugin.forward_context():
-                evaluation = super()._evaluate(split, loader, count)
-        finally:
-            trainer.state.stage = stage
-        if evaluation is not None and split != "train":
-            self._offer(evaluation)
-        return evaluation
-
-    def _offer(self, evaluation: Evaluation) -> None:
-        """Give what was measured to callbacks that monitor it, as if the module had logged it."""
-        split, offered = evaluation.split, self._trainer.callback_metrics
-        ending = "" if split == self._known_run.main else f".{split}"
-        values = {f"{name}{ending}": value for name, value in evaluation.measured.items()}
-        for name, value in self._offered.pop(split, {}).items():
-            if offered.get(name) is value:  # what is not measured any more is not there
-                del offered[name]
-        if taken := sorted(values.keys() & offered.keys()):
-            names = ", ".join(taken)
-            self._warnings.warn_once(
-                "taken", f"{names}: the module logs these itself; its values stay"
-            )
-        self._offered[split] = {
-            name: torch.tensor(value, device=self._module.device)
-            for name, value in values.items()
-            if name not in taken
-        }
-        offered.update(self._offered[split])
-
-    # the train split
-
-    def _see(self, net: Any, args: Any, output: Any) -> None:
-        """Keep a detector's losses, and the logits of the batch for which a point is due."""
-        if self.run is None or self._evaluating or not net.training:
-            return
-        due = self.run.due(self._trainer.global_step + max(1, len(self._trainer.optimizers)))
-        if due or is_torchvision_detector(net):
-            self._seen = output
-
-    def _losses(self, outputs: Any) -> dict[str, Any]:
-        """The parts and the objective of a batch, from what ``training_step`` returned."""
-        losses = returned_losses(outputs)
-        if not losses and is_torchvision_detector(network(self._module)):
-            losses = dict(self._seen) if isinstance(self._seen, Mapping) else {}
-        objective = outputs.get("loss") if isinstance(outputs, Mapping) else None
-        if objective is None or "loss" in losses:
-            return losses
-        if self._module.automatic_optimization:  # Lightning has divided it
-            objective = objective * self._trainer.accumulate_grad_batches
-        return {**losses, "loss": objective}
-
-    def _logits(self, outputs: Any, targets: Any) -> tuple[Any, Any]:
-        """The logits and label maps of a batch, where they are known."""
-        if found := returned(outputs):
-            return found[1:]
-        seen = self._seen
-        gives_logits = isinstance(seen, Mapping) or getattr(seen, "ndim", 0) == 4
-        return (seen, targets) if gives_logits and hasattr(targets, "ndim") else (None, None)
-
-    # the test set
-
-    def _predictor(self, model: Any, run: Run) -> Predict | None:
-        """How to measure a batch in an evaluation that is not Lightning's."""
-        return lambda _, batch: self._forwarded(batch)
-
-    def _forwarded(self, batch: Any) -> Found:
-        """A module is asked only where nothing else is known: its step may count what it sees."""
-        strategy, net = self._trainer.strategy, network(self._module)
-        batch = strategy.batch_to_device(strategy.precision_plugin.convert_input(batch))
-        semantic = self._known_run.task == "semantic-segmentation"
-        by_itself = is_torchvision_detector(net) or (semantic and net is not self._module)
-        found = None if self.options.predict or by_itself else self._asked(batch)
-        return found or self._found(batch)
-
-    def _inside(self, step: Callable[..., T], *given: Any) -> T:
-        """What ``step`` gives in the forward of FSDP's wrapper, which brings the weights together.
-
-        DistributedDataParallel's would wait for processes that have fewer batches.
-        """
-        strategy, module = self._trainer.strategy, self._module
-        if without_ddp(strategy.model) is module:
-            return step(*given)
-        own = vars(module).get("validation_step")
-        module.validation_step = step
-        try:
-            return strategy.validation_step(*given)  # type: ignore[no-any-return]
-        finally:
-            del module.validation_step
-            if own is not None:
-                module.validation_step = own
-
-    def _asked(self, batch: Any) -> Found | None:
-        """What ``validation_step`` returns of ``batch``."""
-        module = self._module
-        if not is_overridden("validation_step", module, LightningModule):
-            return None
-        loader = list(self._loaders).index(self._split) if self._split in self._loaders else 0
-        with unnoticed(module):
-            given = step_arguments(module, batch, loader)
-            return returned(self._inside(module.validation_step, *given))
-
-    def _found(self, batch: Any) -> Found:
-        """What ``predict=`` or boxscore itself finds in ``batch``.
-
-        Raises:
-            ValueError: where nothing is known to measure it with, with what to do.
-        """
-        run, net = self._known_run, network(self._module)
-        if self.options.predict is not None:
-            return self._inside(partial(self.options.predict, self._module), batch)
-        if run.task != "semantic-segmentation" and not is_torchvision_detector(net):
-            raise ValueError(
-                f"validation_step of {type(self._module).__name__} returns no 'predictions' and "
-                f"'targets', and how to get them from {type(net).__name__} is not known; return "
-                "{'losses': …, 'predictions': …, 'targets': …}, or pass predict=, a function of "
-                "(module, batch) that returns losses, predictions, targets"
-            )
-        measure = predictor(net, run.task, list(run.names), self._criterion)
-        return self._inside(partial(measure, net), batch)
+    def _offer(self, split: str, values: dict[str, float]) -> None:
+        ending = "" if self._open[0].values.is_main(split) else f".{split}"
+        named = {f"{name}{ending}": value for name, value in values.items()}
+        before, trainer = self._offered.get(split, {}), self._watched.trainer
+        self._offered[split] = offer(trainer, before, named, self.warnings)

@@ -31,6 +31,8 @@ Predict = Callable[[Any, Any], Found]
 
 ADVICE = "pass predict=, a function of (model, batch) that returns losses, predictions, targets"
 
+NO_CRITERION = "without criterion= the test set has no total loss"
+
 AUXILIARY_WEIGHT = 0.5
 """Of torchvision's auxiliary segmentation head in the objective of its reference training."""
 
@@ -49,12 +51,18 @@ def detect(model: nn.Module, images: Any, targets: Any, labels: Sequence[int]) -
     device = next(model.parameters()).device
     images = [image.to(device) for image in images]
     losses, detections = test_losses(model, images, moved(list(targets), device))
+    return losses, *framed(detections, targets, images, labels)
+
+
+def framed(
+    detections: Sequence[Any], targets: Sequence[Any], images: Any, labels: Sequence[int]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Detections of the ``labels``, and targets, of N images in the original images' frames."""
     pairs = [
         original_frame(detection, target, image.shape[-2:])
         for detection, target, image in zip(detections, targets, images, strict=True)
     ]
-    detections = [of_labels(detection, labels) for detection, _ in pairs]
-    return losses, detections, [target for _, target in pairs]
+    return [of_labels(detection, labels) for detection, _ in pairs], [t for _, t in pairs]
 
 
 class Criterion:
@@ -121,10 +129,13 @@ def segment(model: Any, images: Any, targets: Any, criterion: Criterion | None) 
         criterion: for the losses.
     """
     device = next(model.parameters()).device
-    targets = targets.to(device)
     with torch.no_grad():
-        outputs = model(images.to(device))
-        losses = criterion(outputs, targets) if criterion else {}
+        return segmented(model(images.to(device)), targets.to(device), criterion)
+
+
+def segmented(outputs: Any, targets: Tensor, criterion: Criterion | None) -> Found:
+    """Losses, logits and targets, of what a semantic model gave for a batch."""
+    losses = criterion(outputs, targets) if criterion else {}
     return losses, main_output(outputs, targets), targets
 
 
@@ -162,21 +173,26 @@ def predictor(
     labels = list(run.names)
     if run.task == "semantic-segmentation":
         if criterion is None:
-            run.warnings.warn_once("criterion", "without criterion= the test set has no total loss")
+            run.warnings.warn_once("criterion", NO_CRITERION)
         measure = criterion and Criterion(criterion, run.warnings)
-        return lambda model, batch: segment(model, *_pair(batch, reader), measure)
+        return lambda model, batch: segment(model, *pair(batch, reader), measure)
     if is_torchvision_detector(model):
-        return lambda model, batch: detect(model, *_pair(batch, reader), labels)
+        return lambda model, batch: detect(model, *pair(batch, reader), labels)
     raise ValueError(
         f"boxscore has no way to get test losses and detections from "
         f"{type(unwrapped(model)).__name__}; {ADVICE}"
     )
 
 
-def _pair(batch: Any, reader: BatchReader) -> tuple[Any, Any]:
-    pair = reader.images(batch), reader.targets(batch)
-    if pair[0] is None or pair[1] is None:
+def pair(batch: Any, reader: BatchReader) -> tuple[Any, Any]:
+    """The images and the targets of a batch.
+
+    Raises:
+        ValueError: if it holds no two such things.
+    """
+    images, targets = reader.images(batch), reader.targets(batch)
+    if images is None or targets is None:
         raise ValueError(
             f"a batch of the loader is a {type(batch).__name__}, not (images, targets); {ADVICE}"
         )
-    return pair
+    return images, targets

@@ -94,8 +94,7 @@ class BoxscoreCallback(CallbackBase, TrainerCallback):
         if batch := self._forwards.take():
             if self.run is None:
                 self._begin(batch[0].pixels)
-            ids = [image_id for one in batch for image_id in self.reader.ids(one.inputs)]
-            self.saw(sum(len(one.pixels) for one in batch), ids)
+            self.saw(*(one.inputs for one in batch))
             self._batches.append(batch)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
