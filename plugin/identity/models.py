@@ -114,7 +114,8 @@ def _transformers(model: Any, path: str) -> Fields:
 
     A model without a head ("DetrModel") has no loss, and may be the backbone of another.
     """
-    if not any(re.search("For[A-Z]", cls.__name__) for cls in type(model).__mro__):
+    has_head = any(re.search("For[A-Z]", cls.__name__) for cls in type(model).__mro__)
+    if not has_head or not hasattr(model, "config"):
         return
     for name, (value, source) in transformers(model.config).items():
         yield name, Reading(value, f"{path}.{source}")

@@ -18,7 +18,7 @@ _WORDS = """
     segmentation detection detect det seg segm sem semantic instance panoptic pose obb
     keypoint keypoints ins object objects image model models tiny
     cv my our the a an new best last final baseline default test train training trained
-    pretrained pre finetuned finetune scratch run exp experiment v u e x
+    pretrained pre finetuned finetune scratch run exp experiment v u
 """
 PLAIN = set(_WORDS.split())
 """Words that name no algorithm. Any other word right before an algorithm may make another of it
@@ -111,7 +111,7 @@ def _ends(words: Words, stop: int, spelled: Algorithm | None = None) -> bool:
     if not glued or text in PLAIN:
         return True
     if text == "plus":  # a variant, unless it joins two: "FasterRCNN+FPN"
-        return stop + 2 == len(words) and words[stop + 1][1]
+        return any(glued for _, glued in words[stop + 1 : stop + 2])
     return spelled is not None and (_is_side(text) or _scale(words, stop, spelled) != "")
 
 

@@ -46,8 +46,7 @@ def lightning_network(module: Any) -> Any:
 def network(model: Any) -> Any:
     """The one network that ``model`` consists of, through every wrapper.
 
-    It tells algorithm, task and classes. To measure, call ``model``: a wrapper's own forward may
-    prepare the input.
+    To measure, call ``model``: a wrapper's own forward may prepare the input.
 
     Returns:
         the network of a known framework or name; else, or of several, ``model`` unwrapped.

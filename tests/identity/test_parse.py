@@ -147,6 +147,24 @@ def test_which_numbers_are_a_size(name: str, size: str) -> None:
     assert Identity.parse(name).input_size == size
 
 
+@pytest.mark.parametrize(
+    ("name", "algorithm", "backbone"),
+    [
+        ("efficientdet_d7", "EfficientDet", "EfficientNet-B6"),
+        ("tf_efficientdet_d7x", "EfficientDet", "EfficientNet-B7"),
+        ("yolov8s-worldv2", "YOLO-World", ""),
+        ("beit-base-upernet", "UPerNet", "BEiT-Base"),
+        ("UNet+ResNet34", "U-Net", ""),
+        ("unet+", "", ""),
+        ("yolov8-face", "", ""),
+        ("ssd_resnet101_v1_fpn_1024", "RetinaNet", "ResNet-101 V1"),
+    ],
+)
+def test_which_words_are_an_algorithm(name: str, algorithm: str, backbone: str) -> None:
+    identity = Identity.parse(name)
+    assert (identity.algorithm, identity.backbone) == (algorithm, backbone)
+
+
 def test_a_long_text_is_no_name() -> None:
     assert Identity.parse("retinanet x 640 " * 20_000).missing == ("algorithm", "input_size")
 
