@@ -26,8 +26,12 @@ class Every:
         if self.steps is not None and self.epochs is not None:
             raise ValueError("Every takes steps= or epochs=, not both")
         for name, count in (("steps", self.steps), ("epochs", self.epochs)):
-            if count is not None and (not isinstance(count, int) or count < 1):
+            if count is None:
+                continue
+            whole = None if isinstance(count, bool) else getattr(count, "__index__", lambda: None)()
+            if whole is None or whole < 1:
                 raise ValueError(f"Every: {name} must be an integer of 1 or more, not {count!r}")
+            object.__setattr__(self, name, whole)  # of a frozen value, once
 
     @classmethod
     def of(cls, interval: Every | int | None) -> Every:

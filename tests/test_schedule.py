@@ -1,4 +1,8 @@
+from typing import Any
+
+import numpy as np
 import pytest
+import torch
 
 from boxscore import Every
 
@@ -38,3 +42,14 @@ def test_steps_that_come_several_at_a_time_miss_nothing() -> None:
         before = step
     assert seen == [6, 10, 16, 20]
     assert not every.due(10, since=10)
+
+
+@pytest.mark.parametrize("steps", [np.int64(5), np.uint8(5), torch.tensor(5)])
+def test_integers_of_any_kind(steps: Any) -> None:
+    assert Every(steps=steps) == Every(steps=5)
+    assert type(Every.of(steps).steps) is int
+
+
+def test_a_boolean_is_no_interval() -> None:
+    with pytest.raises(ValueError, match="integer of 1 or more"):
+        Every(steps=True)
