@@ -35,6 +35,18 @@ class InputError(click.ClickException):
     exit_code = 2
 
 
+def store_uri(folder: Path) -> str:
+    """MLflow's address of ``folder/mlflow.db``.
+
+    Raises:
+        ValueError: the path has characters that MLflow takes for the address's own.
+    """
+    store = str((folder / "mlflow.db").resolve())
+    if {"?", "%"} & {*store}:
+        raise ValueError(f"{folder}: MLflow opens no path with '?' or '%'; choose another folder")
+    return f"sqlite:///{store}"
+
+
 @contextmanager
 def one_line() -> Iterator[None]:
     """Turn an error of the input into one line without a traceback."""

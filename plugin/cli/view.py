@@ -20,6 +20,8 @@ from typing import IO
 
 from boxscore.exit_status import sigterm_raises
 
+from . import store_uri
+
 PATIENCE = 90.0
 """Seconds for a server to answer."""
 
@@ -66,13 +68,13 @@ def servers(folder: Path) -> Iterator[Links]:
                 arguments = ["--logdir", str(runs), "--samples_per_plugin", samples]
                 board = _start("tensorboard.main", arguments, started, errors)
             if not no_tracker:
-                arguments = ["server", "--backend-store-uri", f"sqlite:///{store.resolve()}"]
+                arguments = ["server", "--backend-store-uri", store_uri(folder)]
                 artifacts = str(store.resolve().parent / "mlartifacts")
                 arguments += ["--artifacts-destination", artifacts, "--workers", "1"]
                 tracker = _start("mlflow", arguments, started, errors)
             for address, process in zip(filter(None, (board, tracker)), started, strict=True):
                 _wait(address, process, errors)
-            charts = None if tracker is None else tracker + _chart_view(store)
+            charts = None if tracker is None else tracker + _chart_view(store_uri(folder))
             yield Links(board, charts, tuple(filter(None, (no_board, no_tracker))))
         finally:
             for process in started:
@@ -141,11 +143,11 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
             continue
 
 
-def _chart_view(store: Path) -> str:
+def _chart_view(uri: str) -> str:
     """The part of a link that opens the newest experiment's charts, past MLflow's start page."""
     from mlflow import MlflowClient
 
-    client = MlflowClient(f"sqlite:///{store.resolve()}")
+    client = MlflowClient(uri)
     experiments = client.search_experiments(order_by=["last_update_time DESC"])
     newest = next((e.experiment_id for e in experiments if e.name != "Default"), "0")
     return f"#/experiments/{newest}/runs?compareRunsMode=CHART&workflowType=machine_learning"

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from boxscore.callbacks.loop import LoopCallback
 from boxscore.catalogue import CATALOGUE, Task, documented
+from boxscore.cli import store_uri
 from boxscore.identity import Identity
 from boxscore.losses import cross_entropy_loss
 
@@ -81,6 +82,7 @@ def demo(plan: Plan, console: Console) -> LoopCallback:
     np.random.seed(plan.seed)
     torch.manual_seed(plan.seed)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # one line per table
+    tracking_uri = store_uri(plan.out)
     train, test, name = _data(plan)
     backbone = plan.backbone or default_backbone(plan.trained)
     model = ALGORITHMS[plan.task][plan.trained](backbone, max(test.classes) + 1, plan.input_size)
@@ -99,7 +101,7 @@ def demo(plan: Plan, console: Console) -> LoopCallback:
         classes=test.classes,
         identity=_identity(plan, model, backbone),
         log_dir=str(plan.out / "runs"),
-        tracking_uri=f"sqlite:///{(plan.out / 'mlflow.db').resolve()}",
+        tracking_uri=tracking_uri,
         log_every=max(1, min(10, plan.steps // 10)),
         evaluate_every=plan.evaluate_every,
     )

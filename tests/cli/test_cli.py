@@ -283,10 +283,12 @@ def test_data_that_cannot_be_trained_on(tmp_path: Path, changes: dict[str, Any],
         (["--algorithm", "ssdlite", "--backbone", "resnet18"], "not resnet18"),
         (["--backbone", "vgg"], "'vgg' is not one of 'resnet18'"),
         (["--steps", "0"], "x>=1"),
+        (["--out", "a?b"], "a?b: MLflow opens no path with"),
+        (["--out", "a%20b"], "a%20b: MLflow opens no path with"),
     ],
 )
 def test_a_demo_that_cannot_be(tmp_path: Path, arguments: list[str], said: str) -> None:
-    shown = boxscore("demo", *arguments, "--out", tmp_path)
+    shown = boxscore("demo", "--out", tmp_path, *arguments)
     assert shown.exit_code == 2
     assert said in shown.output
 
