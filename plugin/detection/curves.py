@@ -18,8 +18,8 @@ class Curve:
 
     Attributes:
         recall: 0 to 1.
-        precision: the best that is reached at this recall or beyond; 0 where it is not reached.
-        confidence: at which this recall is reached; 0 where it is not.
+        precision: the greatest at this recall or beyond; 0 where the recall is not reached.
+        confidence: the threshold of this recall; 0 where it is not reached.
     """
 
     recall: Floats
@@ -29,7 +29,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Curves:
-    """One curve per class that has objects, and their mean; ``None`` where none has."""
+    """One curve per class with objects, and their mean; ``None`` where no class has objects."""
 
     overall: Curve | None
     per_class: Mapping[str, Curve]
@@ -37,11 +37,11 @@ class Curves:
 
 @dataclass(frozen=True, slots=True)
 class BestF1:
-    """Where the harmonic mean of precision and recall is greatest.
+    """The confidence threshold with the greatest F1.
 
     Attributes:
-        confidence: the least at which a detection is to be kept.
-        f1, precision, recall: what is then reached.
+        confidence: the threshold, inclusive.
+        f1, precision, recall: at it.
     """
 
     confidence: float
@@ -52,7 +52,7 @@ class BestF1:
 
 @dataclass(frozen=True, slots=True)
 class BestF1s:
-    """The best confidence per class that has objects and a find, and one for all together."""
+    """The best F1 per class with a true positive, and that of all classes together."""
 
     overall: BestF1 | None
     per_class: Mapping[str, BestF1]
@@ -80,7 +80,7 @@ def curves(arrays: Arrays, names: Sequence[str], iou: float) -> Curves:
 def best_f1s(
     state: MatchTable, ranking: Ranking, kind: str, names: Sequence[str], iou: float
 ) -> BestF1s:
-    """The best confidence per class, and the one that is best for all classes' counts together.
+    """The best F1 per class, and that of the counts of all classes together.
 
     Raises:
         ValueError: if ``iou`` is none of COCO's thresholds.
@@ -101,7 +101,7 @@ def best_f1s(
 
 
 def threshold(iou: float) -> int:
-    """The place of an IoU among COCO's thresholds.
+    """The index of an IoU among COCO's thresholds.
 
     Raises:
         ValueError: if it is none of them.
@@ -113,7 +113,7 @@ def threshold(iou: float) -> int:
 
 
 def _outcomes(state: MatchTable, kind: str, at: int) -> tuple[Bools, Bools]:
-    """Of each detection at a threshold, any size: whether it found an object, whether it counts."""
+    """Of each detection at a threshold, any size: whether it is a true positive, and counts."""
     outside = state.tables[DETECTION][f"{kind}_outside"]
     table = state.tables[kind]
     bit = np.uint64(at)
@@ -127,7 +127,7 @@ def _outcomes(state: MatchTable, kind: str, at: int) -> tuple[Bools, Bools]:
 
 
 def _best(score: Floats, hit: Bools, counts: Bools, truths: int) -> BestF1 | None:
-    """The best of the confidences of these detections, which come by falling score."""
+    """The best F1 of these detections, which are ordered by falling score."""
     if not hit.any():
         return None
     last: Indices = np.flatnonzero(np.append(score[1:] != score[:-1], True))  # of equal ones

@@ -1,15 +1,14 @@
-"""Which detection finds which object, for ten IoU thresholds and four area ranges at once.
+"""Which detection matches which object, for ten IoU thresholds and four area ranges at once.
 
-COCO repeats its greedy matching for every threshold and area range: forty times. All forty differ
-only in yes or no, so that forty bits of one word carry them: bit ``10 * area + threshold``. An
-object that does not count in an area range is a word as well, and so is what is still free of an
-object. One pass over words then does what forty passes over numbers did.
+COCO repeats its greedy matching for every threshold and area range: forty times. A match is a yes
+or no in each of the forty cases, so that one word has a bit for each: bit ``10 * area +
+threshold``. Words also hold the cases in which an object does not count, and those in which it is
+unmatched so far. One pass over words replaces forty passes over numbers.
 
 Most objects need no pass at all. Where the detections around an object overlap no other object of
-its class (a *star*), the best-scored one takes the object at every threshold that it reaches, the
-next takes it where it reaches further, and so on: the thresholds of each are those between the
-furthest before it and its own, which is one running maximum over the whole batch. Only what is
-left over, detections between several objects, goes one by one.
+its class (a *star*), the best-scored one takes the object at every threshold that its IoU reaches,
+the next one at those that only it reaches, and so on: a running maximum over the whole batch. Only
+detections between several objects are matched one by one.
 
 The rules are those of pycocotools' ``COCOeval.evaluateImg``, ties included.
 """
@@ -40,7 +39,7 @@ _EDGES = (32.0**2, 96.0**2, 1e5**2)
 _OUTSIDE: Bytes = np.array([0b1100, 0b1000, 0b1010, 0b0010, 0b0110, 0b0110, 0b1111], np.uint8)
 
 ALL_AREAS = 0b1111
-"""The area bits of what counts in no range: crowd regions."""
+"""The area bits of crowd regions, which count in no range."""
 
 _ONCE_PER_AREA = sum(1 << 10 * area for area in range(4))
 _TEN = (1 << 10) - 1
@@ -57,19 +56,19 @@ IN_AREAS: Words = np.array(
 
 
 class Pairs(NamedTuple):
-    """Detections and objects that may match: places in the batch, by object, then by detection."""
+    """Detections and objects that may match: row indices, by object, then by detection."""
 
     detection: Indices
     truth: Indices
 
 
 class Matches(NamedTuple):
-    """The detections that matched, and in which of the forty cases; each row once.
+    """The detections that matched, each once, with words of the forty cases.
 
     Attributes:
-        row: the detection's place in the batch.
-        counted: where it matched an object that counts: a true positive.
-        ignored: where it matched one that does not (a crowd, an area out of range).
+        row: the detection's row in the batch.
+        counted: the cases in which it matched an object that counts: a true positive.
+        ignored: the cases in which it matched a crowd or an object out of the area range.
     """
 
     row: Indices
@@ -87,16 +86,16 @@ def outside(area: Floats) -> Bytes:
 
 
 def sort_rows(group: Indices, score: NDArray[np.floating]) -> Indices:
-    """The order by group, then by falling score, then by place: a stable sort, and fast.
+    """The stable order by group, then by falling score.
 
-    Group, float32 score and place together mostly fit one 64-bit word, and words sort far faster
-    than columns do. ``group`` is not negative.
+    Group, float32 score and row mostly fit one 64-bit word, and words sort far faster than columns.
+    ``group`` is not negative.
     """
     places = len(group).bit_length()
     groups = int(group.max(initial=0)).bit_length()
     if score.dtype != np.float32 or groups + 32 + places > 64:
         return np.lexsort((-score, group))
-    bits = (score + np.float32(0)).view(np.uint32)  # adding 0 makes -0 the 0 that it equals
+    bits = (score + np.float32(0)).view(np.uint32)  # -0 becomes 0
     falling = np.where(bits >> 31, bits, ~(bits | np.uint32(1 << 31)))
     words = group.astype(np.uint64) << np.uint64(32 + places)
     words |= falling.astype(np.uint64) << np.uint64(places)
@@ -117,10 +116,10 @@ def pair(detection_group: Indices, truth_group: Indices) -> Pairs:
 def box_overlaps(
     pairs: Pairs, detections: Floats, truths: Floats, crowd: Bools
 ) -> tuple[Pairs, Floats]:
-    """The pairs whose boxes overlap, and their IoU; with a crowd, the share of the detection.
+    """The pairs whose boxes overlap, and their IoU; with a crowd, intersection over detection.
 
     Args:
-        pairs: what may overlap.
+        pairs: those that may overlap.
         detections: x, y, width, height in pixels as four rows, shape (4, detections).
         truths: likewise, shape (4, objects).
         crowd: whether an object is a crowd region, shape (objects,).
@@ -143,10 +142,10 @@ def match(pairs: Pairs, iou: Floats, truth_outside: Bytes, crowd: Bools) -> Matc
     """Match every detection of a batch as COCO does, in all forty cases.
 
     Args:
-        pairs: of one class and image each; a detection's place grows as its score falls.
+        pairs: of one class and image each; among them a detection's row grows as its score falls.
         iou: of each pair.
         truth_outside: area bits of each object, `ALL_AREAS` for a crowd.
-        crowd: whether an object is a crowd region, which any number of detections may match.
+        crowd: whether an object is a crowd region, which any number of detections matches.
     """
     near = np.flatnonzero(iou >= _REACHED[0])
     detection, truth, iou = pairs.detection[near], pairs.truth[near], iou[near]
@@ -162,7 +161,7 @@ def match(pairs: Pairs, iou: Floats, truth_outside: Bytes, crowd: Bools) -> Matc
     if len(alone) == len(truth):
         return stars
     order = np.flatnonzero(rest)
-    # the best IoU first; among equals the last object, as pycocotools has it
+    # the best IoU first; among equal ones the last object, as in pycocotools
     order = order[np.lexsort((-truth[order], -iou[order], detection[order]))]
     ones = _match_one_by_one(
         detection[order].tolist(),
@@ -211,7 +210,7 @@ def _match_one_by_one(
                 taken[truth] = held | won
                 hit |= won
                 free &= ~won
-        for place in range(start, end):  # what does not count is second choice
+        for place in range(start, end):  # objects that do not count come second
             truth = truths[place]
             held = 0 if crowd[truth] else taken.get(truth, 0)
             if won := reaching[place] & free & ignore[truth] & ~held:

@@ -79,7 +79,5 @@ def _mixed(values: Words) -> Words:
     """Spread each bit over the word, so that sums of different objects differ."""
     values ^= values >> np.uint64(32)
     values *= np.uint64(0xD6E8FEB86659FD93)
-    values ^= values >> np.uint64(32)
-    values *= np.uint64(0x94D049BB133111EB)
-    values ^= values >> np.uint64(32)
+    values ^= values >> np.uint64(29)
     return values
