@@ -336,9 +336,9 @@ class Run:
                 self.warnings.report()
 
     def reopen(self) -> None:
-        """Open a closed run again, for an evaluation after the training; its loggers resume it."""
+        """Open a closed run again, for an evaluation after the training, of whatever step."""
         if self._is_over:
-            self._is_over, self._is_resumed = False, True
+            self._is_over = self._is_resumed = False
             self.open()
 
     def _end_with_process(self) -> None:

