@@ -12,29 +12,22 @@ metrics join the Trainer's: ``metric_for_best_model="box_AP"``.
 from __future__ import annotations
 
 from functools import partial
-from math import nan
 from typing import Any, Self
 
 from transformers import TrainerCallback
 
-from boxscore import CATALOGUE, Run
 from boxscore.exit_status import ended, sigterm_raises
 from boxscore.identity.configs import processed
 from boxscore.identity.models import Reading
-from boxscore.keys import further_split
 from boxscore.logger import Status
 
 from .base import CallbackBase, Facts
 from .evaluator import Evaluator
-from .huggingface import ignored_label
+from .huggingface import ignored_label, trainer_metrics
 from .huggingface.forwards import Forward, Forwards, criterion_of, joined, losses_of_batch
 from .huggingface.losses import mean_losses
 from .model_info import has_fixed_input_size, size_of
-from .predict import Predict
 from .sharding import random_numbers_kept
-
-TIME = "_runtime"
-"""The Trainer's metric that each evaluation has, less its prefix."""
 
 STATE = "boxscore"
 """The entry of a checkpoint's ``trainer_state.json``, among the states of callbacks."""
@@ -64,8 +57,6 @@ class BoxscoreCallback(CallbackBase, TrainerCallback):
         self._trainer: dict[str, Any] = {}  # what the Trainer gives its callbacks
         self._loader: Any = None  # of the evaluation under way
         self._is_evaluation_due = self._is_train_due = False
-
-    # the Trainer's hooks
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Begin, unless the first batch is needed for the input size."""
@@ -108,17 +99,12 @@ class BoxscoreCallback(CallbackBase, TrainerCallback):
             self.record(losses, state.global_step, epoch=state.epoch, semantic=semantic)
         else:
             self.warnings.warn_once("forward", f"a step is not logged: {self._forwards.reason}")
-        if self.run is not None:
-            self.evaluate_what_is_due(state.global_step)
-            if "evaluate_every" in self._given and state.global_step >= state.max_steps:
-                self.evaluate()
-            self._request(state, control)
+        self._request(state, control)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Request what is due after an epoch, unless it was not finished."""
-        if self.run is not None and state.epoch == round(state.epoch or 0):
-            self.evaluate_what_is_due(state.global_step, round(state.epoch))
-            self._request(state, control)
+        if state.epoch == round(state.epoch or 0):
+            self._request(state, control, epoch=round(state.epoch))
 
     def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measure one batch of an evaluation; the first one of a prediction may have no labels."""
@@ -133,7 +119,7 @@ class BoxscoreCallback(CallbackBase, TrainerCallback):
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Log the results of an evaluation, and add them to the Trainer's metrics."""
         split = self._finish({"args": args, **kwargs})
-        if self._active:
+        if self._active is not None:
             self._active.loaders.setdefault(split, kwargs["eval_dataloader"])
             if self._is_train_due:
                 self.evaluate_train()
@@ -166,7 +152,12 @@ class BoxscoreCallback(CallbackBase, TrainerCallback):
         if not self._is_train_due:
             super().evaluate_train()
 
-    def _request(self, state: Any, control: Any) -> None:
+    def _request(self, state: Any, control: Any, epoch: int | None = None) -> None:
+        if self.run is None:
+            return
+        self.evaluate_what_is_due(state.global_step, epoch)
+        if "evaluate_every" in self._given and state.global_step >= state.max_steps and not epoch:
+            self.evaluate()
         control.should_evaluate |= self._is_evaluation_due
         self._is_evaluation_due = False
         if control.should_save or control.should_evaluate:
@@ -198,34 +189,22 @@ class BoxscoreCallback(CallbackBase, TrainerCallback):
             self.stop("FAILED")
             raise
         self._forwards.begin(model, run, processor, self.ignore_index)
-
-    def predictor(self, model: Any, run: Run) -> Predict:
-        """By a forward of the model."""
-        return self._forwards.forwarded
+        self._open[1].predict = self.options.predict or self._forwards.forwarded
 
     def _finish(self, given: dict[str, Any]) -> str:
         """End an evaluation, and add its results to the Trainer's metrics; gives the split."""
         metrics, values = given["metrics"], {}
-        prefix = next((k[: -len(TIME)] for k in metrics if k.endswith(TIME)), "eval")
-        name = prefix.removeprefix("eval").strip("_")
-        split = further_split(name) if name else "test"
-        self._loader = None
-        if self._active and self._active.is_open("test"):
-            values = self._active.finish("test", record_as=split)
-        elif self._active:
+        split = trainer_metrics.split_of(trainer_metrics.prefix_of(metrics))
+        if (evaluator := self._active) and evaluator.is_open("test"):
+            values, self._loader = evaluator.finish("test", record_as=split), None
+        elif evaluator:
             text = f"the {split} split is not measured: {self._forwards.reason}"
             self.warnings.warn_once("no forward", text)
         else:
             with self.warnings.catch("evaluation outside of the training"):
                 values = self._measure_again(split, given)
-        named = {f"{prefix}_{measure}": value for measure, value in values.items()}
-        if taken := sorted(named.keys() & metrics.keys()):
-            text = f"{', '.join(taken)}: the values of compute_metrics stay"
-            self.warnings.warn_once("taken", text)
-        metrics.update({**named, **metrics})
-        wanted = (given["args"].metric_for_best_model or "").removeprefix("eval_")
-        if wanted in CATALOGUE:  # the Trainer needs it, also where it is undefined
-            metrics.setdefault(f"{prefix}_{wanted}", nan)
+        best = given["args"].metric_for_best_model
+        trainer_metrics.add(values, metrics, best, self.warnings)
         return split
 
     def _measure_again(self, split: str, given: dict[str, Any]) -> dict[str, float]:
@@ -246,8 +225,7 @@ class BoxscoreCallback(CallbackBase, TrainerCallback):
 
     def _see(self, model: Any, args: Any, inputs: Any, outputs: Any) -> None:
         """Keep a forward of the Trainer's, with its outputs where they are needed."""
-        run, step = self.run, self._trainer["state"].global_step + 1
-        keeps: bool | None = not model.training or run is None or run.due(step)
-        if self.evaluator is not None and self.evaluator.runs_model:
-            keeps = None
+        is_due = self.run is None or self.run.due(self._trainer["state"].global_step + 1)
+        is_own = self.evaluator is not None and self.evaluator.runs_model
+        keeps = None if is_own else is_due or not model.training
         self._forwards.see(model, args, inputs, outputs, keeps_outputs=keeps)
