@@ -24,6 +24,7 @@ from .inputs import (
     as_array,
     image_name,
     image_size,
+    is_empty,
     no_dict,
 )
 from .matching import Bools, Floats, Indices
@@ -110,6 +111,8 @@ class Reader:
         if side.word not in self.in_pixels and box.size:
             self._check_scale(side, box, warnings)
         crowd = None if predicted else side.optional("iscrowd", 0)
+        if crowd is not None and crowd.dtype.kind == "f":
+            side.check("iscrowd", np.isnan(crowd), crowd, "is neither 0 nor 1")
         return Objects(
             side.images(),
             label,
@@ -282,9 +285,11 @@ class _Side:
         values = [one.get(name) for one, name in zip(self._dicts, names, strict=True)]
         for place, value in enumerate(values):
             if value is None:
-                given = [self._dicts[place].get(one) for one in ("labels", "boxes", "masks")]
-                some = any(np.size(as_array(one)) for one in given if one is not None)
-                if some or (self.word == "prediction" and given[0] is None):
+                fields = ("labels", "boxes", "boxes_xywh", "masks")
+                given = [self._dicts[place].get(one) for one in fields]
+                if not all(map(is_empty, given)) or (
+                    self.word == "prediction" and given[0] is None
+                ):
                     raise self._error(place, names[place], "is missing")
                 values[place] = ()  # an image without objects
         return values

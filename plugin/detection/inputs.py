@@ -48,6 +48,8 @@ def read_ids(targets: Dicts, others: Sequence[Any] | None = None) -> list[ImageI
     Raises:
         ValueError: if a target is no dict, or an id is something else.
     """
+    if others is not None and len(others) != len(targets):
+        raise ValueError(f"{len(others)} image ids for {len(targets)} targets")
     ids: list[ImageId] = []
     for place, target in enumerate(targets):
         if not hasattr(target, "get"):
@@ -88,6 +90,13 @@ def no_dict(one: Any, word: str, image_id: ImageId, place: int) -> ValueError:
     """The error for a prediction or target of another type."""
     name, expected = image_name(image_id, place), "a dict with 'boxes' (n, 4) and 'labels' (n,)"
     return ValueError(f"{name}, {word}: must be {expected}, not a {type(one).__name__}")
+
+
+def is_empty(value: Any) -> bool:
+    """Whether a field holds no object, or is absent."""
+    if value is None or not hasattr(value, "__len__"):
+        return value is None
+    return 0 in value.shape if hasattr(value, "shape") else not len(value)
 
 
 def check_values(values: Any) -> None:

@@ -312,6 +312,7 @@ def test_a_state_survives_pickling_and_its_file(tmp_path: Path) -> None:
     for copy in (pickle.loads(pickle.dumps(metrics)), loaded):
         assert same(copy, metrics)
         assert copy.protocol == "max_detections=7"
+        assert copy.evaluated.digest() == metrics.evaluated.digest()
         copy.merge(metrics)
         assert copy.images == metrics.images
 
