@@ -309,13 +309,8 @@ class Run:
         self._process = os.getpid()
         atexit.register(self._end_with_process)
         self._thread = LogThread(self._loggers if distributed.rank() == 0 else (), self.warnings)
-        start = self._subject.run_start(
-            self.id,
-            experiment=self._experiment,
-            regularization=self._objective.decay,
-            resumed=self._is_resumed,
-        )
-        self._thread.open(start)
+        facts = self.id, self._experiment, self._objective.decay
+        self._thread.open(self._subject.run_start(*facts, resumed=self._is_resumed))
 
     def close(self, status: Status | None = None) -> None:
         """Close every logger; does nothing where none is open.

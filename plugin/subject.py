@@ -52,7 +52,7 @@ class Subject:
                 )
 
     def run_start(
-        self, run_id: str, *, experiment: str, regularization: str, resumed: bool
+        self, run_id: str, experiment: str, regularization: str, *, resumed: bool
     ) -> RunStart:
         """What loggers are told first."""
         identity = self.identity
