@@ -204,8 +204,7 @@ class BoxscoreCallback(CallbackBase, TrainerCallback):
         else:
             with self.warnings.catch("evaluation outside of the training"):
                 values = self._measure_again(split, given)
-        best = given["args"].metric_for_best_model
-        trainer_metrics.add(values, metrics, best, self.warnings)
+        trainer_metrics.add(values, metrics, given["args"].metric_for_best_model, self.warnings)
         return split
 
     def _measure_again(self, split: str, given: dict[str, Any]) -> dict[str, float]:
