@@ -80,9 +80,13 @@ class BoxscoreCallback(CallbackBase, TrainerCallback):
             self.warnings.warn_once("evaluate_images", f"{text}; give it a smaller eval_dataset")
         self._begin()
 
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Forget forwards that are not the Trainer's."""
+        self._forwards.take(is_training=True)
+
     def on_substep_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Take a batch whose gradients are accumulated."""
-        if batch := self._forwards.take():
+        if batch := self._forwards.take(is_training=True):
             if self.run is None:
                 self._begin(batch[0].pixels)
             self.saw(*(one.inputs for one in batch))
@@ -95,7 +99,7 @@ class BoxscoreCallback(CallbackBase, TrainerCallback):
         if batches:
             losses, last = mean_losses([(losses_of_batch(b), 1) for b in batches]), batches[-1]
             is_semantic = self._open[0].task == "semantic-segmentation" and last[0].outputs
-            semantic = (lambda: self._forwards.found(last)[1:]) if is_semantic else None
+            semantic = partial(self._forwards.read, last) if is_semantic else None
             self.record(losses, state.global_step, epoch=state.epoch, semantic=semantic)
         else:
             self.warnings.warn_once("forward", f"a step is not logged: {self._forwards.reason}")
@@ -108,7 +112,7 @@ class BoxscoreCallback(CallbackBase, TrainerCallback):
 
     def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measure one batch of an evaluation; the first one of a prediction may have no labels."""
-        batch, loader = self._forwards.take(newest=True), kwargs["eval_dataloader"]
+        batch, loader = self._forwards.take(is_training=False), kwargs["eval_dataloader"]
         if (evaluator := self._active) and batch and loader is not self._loader:
             self._loader = loader
             evaluator.start("test", loader)
@@ -179,8 +183,7 @@ class BoxscoreCallback(CallbackBase, TrainerCallback):
             ignore_index=ignored_label(model, processor),
             train_loader=given.get("train_dataloader"),
             evaluates=True,
-            # with the best model loaded at the end, the weights are of another step
-            evaluates_at_end=not given["args"].load_best_model_at_end,
+            evaluates_at_end=not given["args"].load_best_model_at_end,  # else with its weights
         )
         optimizer = getattr(given["optimizer"], "optimizer", given["optimizer"])
         try:
@@ -198,13 +201,11 @@ class BoxscoreCallback(CallbackBase, TrainerCallback):
         if (evaluator := self._active) and evaluator.is_open("test"):
             values, self._loader = evaluator.finish("test", record_as=split), None
         elif evaluator:
-            text = f"the {split} split is not measured: {self._forwards.reason}"
-            self.warnings.warn_once("no forward", text)
+            self.warnings.warn_once(split, f"{split} is not measured: {self._forwards.reason}")
         else:
             with self.warnings.catch("evaluation outside of the training"):
                 values = self._measure_again(split, given)
-        best = given["args"].metric_for_best_model
-        trainer_metrics.add(values, metrics, best, self.warnings)
+        trainer_metrics.add(values, metrics, given["args"].metric_for_best_model, self.warnings)
         return split
 
     def _measure_again(self, split: str, given: dict[str, Any]) -> dict[str, float]:
@@ -213,8 +214,7 @@ class BoxscoreCallback(CallbackBase, TrainerCallback):
         if self.run is None or model is not self._model:
             self.restart()
             self._trainer = given
-            text = "metrics before train() are returned, but not logged; they are from train() on"
-            self.warnings.warn_once("before", text)
+            self.warnings.warn_once("before", "metrics before train() are returned, not logged")
             with random_numbers_kept(loader):
                 self._begin(next(iter(loader)), is_logged=False)
         self.reopen()

@@ -29,12 +29,14 @@ class Forward:
         inputs: its keywords.
         outputs: of the model; None where the losses are enough.
         losses: by native name.
+        is_training: whether the model was in train mode.
     """
 
     pixels: Tensor
     inputs: Mapping[str, Any]
     outputs: Any
     losses: Mapping[str, Tensor]
+    is_training: bool
 
 
 class Forwards:
@@ -75,31 +77,39 @@ class Forwards:
         except ValueError as error:
             self.reason = str(error)
         if losses or self._predict:
-            self._kept.append(Forward(pixels, inputs, outputs if keeps_outputs else None, losses))
+            outputs = outputs if keeps_outputs else None
+            self._kept.append(Forward(pixels, inputs, outputs, losses, model.training))
 
     def see_criterion(self, _: Any, __: Any, ___: Any, losses: Any) -> None:
         """Keep the losses that a criterion inside the model computed for the forward under way."""
         if isinstance(losses, Mapping):
             self._criterion.setdefault(threading.get_ident(), []).append(losses)
 
-    def take(self, *, newest: bool = False) -> list[Forward]:
-        """The forwards of the first batch since the last call, or of the newest one, in order.
+    def take(self, *, is_training: bool) -> list[Forward]:
+        """The forwards of one batch since the last call: in training the first, else the newest.
 
         The slices of one tensor are one batch, and so is one tensor on each device. Forwards of the
         same images again, as in SAM, or of other views of them, are left out.
         """
-        kept, self._kept = self._kept, []
+        kept = [forward for forward in self._kept if forward.is_training == is_training]
+        self._kept = []
         batch: dict[tuple[str, int], Forward] = {}
         storages: dict[str, int] = {}
-        for forward in reversed(kept) if newest else kept:
+        for forward in kept if is_training else reversed(kept):
             device, storage = str(forward.pixels.device), forward.pixels.untyped_storage()
             if storages.setdefault(device, storage.data_ptr()) == storage.data_ptr():
                 batch.setdefault((device, forward.pixels.data_ptr()), forward)
         return [batch[place] for place in sorted(batch)]
 
     @torch.no_grad()
+    def read(self, batch: Sequence[Forward]) -> tuple[Any, Any]:
+        """Predictions and targets of the forwards of a batch."""
+        pairs = [self._read(self._model, one.inputs, one.outputs) for one in batch]
+        return joined([found for found, _ in pairs]), joined([targets for _, targets in pairs])
+
+    @torch.no_grad()
     def found(self, batch: Sequence[Forward], _: Any = None) -> Found:
-        """Losses, predictions and targets of the forwards of a batch; sampled losses anew.
+        """Losses, predictions and targets of a batch of an evaluation; sampled losses anew.
 
         Raises:
             ValueError: if there is no forward, or one gave what is not understood.
@@ -107,15 +117,12 @@ class Forwards:
         if not batch:
             raise ValueError(self.reason)
         predict = self._predict or (self.forwarded if is_sampled(self._model) else None)
+        if predict is None:
+            return losses_of_batch(batch), *self.read(batch)
         device = next(self._model.parameters()).device
-        parts = [
-            predict(self._model, moved(one.inputs, device))
-            if predict
-            else (one.losses, *self._read(self._model, one.inputs, one.outputs))
-            for one in batch
-        ]
-        rows = [(part[0], len(one.pixels)) for part, one in zip(parts, batch, strict=True)]
-        return mean_losses(rows), joined([part[1] for part in parts]), joined([p[2] for p in parts])
+        found = [predict(self._model, moved(one.inputs, device)) for one in batch]
+        rows = [(part[0], len(one.pixels)) for part, one in zip(found, batch, strict=True)]
+        return mean_losses(rows), joined([part[1] for part in found]), joined([p[2] for p in found])
 
     def forwarded(self, model: Any, batch: Any) -> Found:
         """What a forward by boxscore gives, from the same random numbers each time.

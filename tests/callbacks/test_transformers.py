@@ -461,6 +461,15 @@ def parallel(threaded: bool) -> type[Trainer]:
     return Parallel
 
 
+class Stray(TrainerCallback):
+    """Calls the model with labels in the middle of a training, in both modes."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
+        for mode in (True, False):
+            with torch.no_grad():
+                model.train(mode)(**together([Pictures("semantic", 1, 500)[0]]))
+
+
 class Network(torch.nn.Module):
     """Transformers' own models can be neither pickled nor compiled to one graph (5.24)."""
 
@@ -557,6 +566,29 @@ def test_two_forwards_are_one_batch(tmp_path: Path, kind: Any) -> None:
         assert series(two, name, "train") == series(one, name, "train")
     assert list(series(two, "IoU", "train")) == [4, 8]
     assert two.tags["boxscore.fingerprint.test"] == one.tags["boxscore.fingerprint.test"]
+
+
+def test_forwards_that_are_not_the_trainers_are_left_out(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"score": {"log_every": 1} | NETWORK, "eval_steps": 1, "max_steps": 4}
+    one, _ = fit(tmp_path, Network(), "semantic", **options)
+    two, _ = fit(tmp_path, Network(), "semantic", callbacks=[Stray()], **options)
+    assert measured(two) == measured(one)
+    assert two.tags["boxscore.fingerprint.test"] == one.tags["boxscore.fingerprint.test"]
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "score"),
+    [("segformer", "semantic", {}), ("mask2former", "masks", {"task": "semantic-segmentation"})],
+)
+def test_watching_changes_no_training(tmp_path: Path, name: str, task: str, score: Any) -> None:
+    """With dropout, batch norm and losses of random points."""
+    states = []
+    for watched in (True, False):
+        model = built(name)
+        callbacks = callback(MemoryLogger(), **score, log_every=1) if watched else TrainerCallback()
+        trainer(tmp_path, model, task, callbacks, max_steps=3, eval_steps=2).train()
+        states.append(model.state_dict())
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
 def test_a_watched_model_is_the_users(tmp_path: Path) -> None:
