@@ -216,8 +216,8 @@ def trained(of: str, epochs: int = 3) -> dict[str, Any]:
             for batch in batches:
                 losses, logits = losses_of(model, of, batch)
                 sum(losses.values()).backward()
-                score._watched[1].step()
-                score._watched[1].zero_grad()
+                score._optimizer.step()
+                score._optimizer.zero_grad()
                 score.step(losses, logits, batch[1] if of == "semantic" else None)
     return told(memory, score) | {"state": net.state_dict()}
 
@@ -240,8 +240,8 @@ def trained_alone(of: str, size: int, epochs: int = 3) -> dict[str, Any]:
                 if batch is not micro[0]:
                     for name, buffer in model.named_buffers():
                         buffer.copy_(kept[name])
-            score._watched[1].step()
-            score._watched[1].zero_grad()
+            score._optimizer.step()
+            score._optimizer.zero_grad()
             losses = {n: torch.stack([p[n] for p in parts]).mean() for n in parts[0]}
             score.step(losses, images=2 * size)
     return told(memory, score)

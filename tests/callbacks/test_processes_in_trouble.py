@@ -31,7 +31,7 @@ def scored(model: Any, memory: MemoryLogger, **options: Any) -> LoopCallback:
 
 
 def trained(score: LoopCallback, steps: int, batches: Any = None) -> None:
-    model, optimizer, *_ = score._watched
+    model, optimizer = score._watched, score._optimizer
     batches = list(batches or loader(4, 10 * distributed.rank(), batch_size=2))
     for step in range(steps):
         score.step(train_step(model, optimizer, batches[step % len(batches)]))
@@ -218,7 +218,7 @@ def counted() -> dict[str, Any]:
     batches, at = list(loader(4, batch_size=2)), []
     options = {"log_every": 3, "evaluate_every": 5, "on_error": "raise"}
     with scored(model, memory, **options) as score:
-        optimizer = score._watched[1]
+        optimizer = score._optimizer
         for step in range(6):
             calls[0] = 0
             losses = train_step(model, optimizer, batches[step % 2])

@@ -15,8 +15,8 @@ import torch
 from transformers import TrainerCallback
 
 from boxscore.loggers import MemoryLogger
-from tests.callbacks.test_transformers import Pictures, Trainer, callback, detr, segformer, together
 from tests.launched import Witness, differing, heard, launched, tell
+from tests.tiny_trainer import Pictures, Trainer, callback, detr, segformer, together
 from tests.tiny_transformers import tf
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*pin_memory")]
