@@ -57,8 +57,12 @@ def original_frame(
         return dict(detection), dict(target)
     scaled = []
     for objects in (detection, target):
-        boxes = rescaled(torch.as_tensor(objects["boxes"]).cpu().double(), frame.scale)
-        changed: dict[str, Any] = {"boxes": boxes.to(objects["labels"].device)}
+        if "boxes" not in objects:  # an image without objects
+            scaled.append(dict(objects))
+            continue
+        given = _corners(objects["boxes"])
+        boxes = rescaled(given.cpu().double().reshape(-1, 4), frame.scale)
+        changed: dict[str, Any] = {"boxes": boxes.to(given.device)}
         if "area" in objects:
             changed["area"] = frame.areas(objects["area"])
         if isinstance(masks := objects.get("masks"), Tensor):
@@ -66,6 +70,15 @@ def original_frame(
             changed["masks"] = resized(maps, frame.original, mode="nearest")
         scaled.append({**objects, **changed})
     return scaled[0], scaled[1]
+
+
+def _corners(boxes: Any) -> Tensor:
+    """Boxes as xyxy, also where a `BoundingBoxes` names another format."""
+    if hasattr(boxes, "format"):
+        from torchvision.transforms.v2.functional import convert_bounding_box_format
+
+        boxes = convert_bounding_box_format(boxes, new_format="XYXY")
+    return torch.as_tensor(boxes)
 
 
 def rescaled(boxes: Tensor, scale: tuple[float, float]) -> Tensor:

@@ -121,7 +121,7 @@ class BoxscoreCallback(CallbackBase, Callback):
 
     def epochs(self) -> float | None:
         """How many of Lightning's epochs have passed, None where their length is not known."""
-        batches = self._watched.trainer.num_training_batches
+        batches = self._watched.trainer.num_training_batches if self._watched else 0
         return self.progress.batches / batches if 0 < batches < math.inf else None
 
     def _begin(self, trainer: Any, module: Any, batch: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from boxscore import distributed
 from boxscore.fingerprint import identifier
+from boxscore.warn import Warnings
 
 AT_ONCE = 1024
 """How many images' targets are kept until they are read together."""
@@ -65,6 +66,7 @@ class Progress:
         unread, self._unread = self._unread, []
         self.contents |= dict.fromkeys(_identifiers([t["image_id"] for t in unread]), "")
         metric = DetectionMetrics(names)
+        metric.warnings = _Silent()
         nothing: dict[str, Any] = {"boxes": [], "scores": [], "labels": []}
         with suppress(ValueError, KeyError):  # the evaluation says what is wrong with targets
             metric.update([nothing] * len(unread), unread)
@@ -89,6 +91,13 @@ class Progress:
         self.images, self.batches = state["images"], state["batches"]
         self.is_whole = state["is_whole"]
         self._skip_epoch = self.batches > 0
+
+
+class _Silent(Warnings):
+    """The evaluations warn of what is wrong with targets."""
+
+    def warn_once(self, kind: str, text: str) -> None:
+        """Log nothing."""
 
 
 def _identifiers(ids: list[Any]) -> list[str]:

@@ -89,7 +89,7 @@ def word(text: str) -> str:
     """A user's fingerprint as one legal word; a gathered one stays as it is.
 
     >>> word("night_v1"), word("v2 final"), word("7f3a2c0b11d4")
-    ('night_v1', 'v2_final-08c2', '7f3a2c0b11d4')
+    ('night_v1', 'v2_final-7241', '7f3a2c0b11d4')
     """
     clean = legal(text).replace(" ", "_")
     if clean == text and not _WORD_MARKED.search(text):

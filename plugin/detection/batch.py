@@ -85,7 +85,13 @@ class Reader:
     in_pixels: set[str] = field(default_factory=set)
 
     def read(
-        self, predictions: Dicts, targets: Dicts, ids: list[ImageId], warnings: Warnings
+        self,
+        predictions: Dicts,
+        targets: Dicts,
+        ids: list[ImageId],
+        warnings: Warnings,
+        *,
+        is_strict: bool = True,
     ) -> Batch:
         """Read all but the masks.
 
@@ -94,22 +100,23 @@ class Reader:
             targets: one dict per image.
             ids: of the images.
             warnings: for suspicious input.
+            is_strict: whether normalised boxes are an error, or a warning.
 
         Raises:
             ValueError: naming image, field and value.
         """
         sides = _Side("prediction", predictions, ids), _Side("target", targets, ids)
-        detections, truths = (self._objects(side, warnings) for side in sides)
+        detections, truths = (self._objects(side, warnings, is_strict) for side in sides)
         for side in sides if self.boxes else ():
             side.check_canvas(targets)
         return Batch(ids, predictions, targets, detections, truths)
 
-    def _objects(self, side: _Side, warnings: Warnings) -> Objects:
+    def _objects(self, side: _Side, warnings: Warnings, is_strict: bool) -> Objects:
         predicted = side.word == "prediction"
         label = side.classes(self.labels, ignore_unknown=predicted and self.ignore_unknown)
         box = side.boxes() if self.boxes else np.zeros((4, 0))
         if side.word not in self.in_pixels and box.size:
-            self._check_scale(side, box, warnings)
+            self._check_scale(side, box, warnings, is_strict)
         crowd = None if predicted else side.optional("iscrowd", 0)
         if crowd is not None and crowd.dtype.kind == "f":
             side.check("iscrowd", np.isnan(crowd), crowd, "is neither 0 nor 1")
@@ -122,7 +129,7 @@ class Reader:
             side.areas() if self.detection_areas or not predicted else None,
         )
 
-    def _check_scale(self, side: _Side, box: Floats, warnings: Warnings) -> None:
+    def _check_scale(self, side: _Side, box: Floats, warnings: Warnings, is_strict: bool) -> None:
         """Refuse normalised boxes: none so far leaves [0, 1], and some have an area inside."""
         if box.min() < 0 or box.max() > 1 or (box[:2] + box[2:]).max() > 1:
             self.in_pixels.add(side.word)
@@ -136,7 +143,7 @@ class Reader:
             side.check("boxes", inside, box.T, problem)
         except ValueError as error:
             boxes = np.unique(box[:, inside], axis=1).shape[1]
-            if side.word == "target" or boxes >= _SUSPICIOUS:
+            if is_strict and (side.word == "target" or boxes >= _SUSPICIOUS):
                 raise
             warnings.warn_once("normalised boxes", str(error))
 

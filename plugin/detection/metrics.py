@@ -61,7 +61,8 @@ class DetectionMetrics:
 
     Attributes:
         kinds: ``box``, ``mask`` or both.
-        warnings: for repeated ids, ignored predictions and undefined metrics.
+        warnings: for repeated ids, ignored predictions and undefined metrics; where a run has put
+            its own here, also for normalised boxes, which otherwise raise.
 
     Example:
         >>> import numpy as np
@@ -119,7 +120,7 @@ class DetectionMetrics:
         self._limits = (*(fewer for fewer in (1, 10) if fewer < limit), limit)
         self._confusion = confusion
         self._patches = Patches()
-        self.warnings = Warnings()
+        self.warnings = self._own_warnings = Warnings()
         labels = np.array(list(self._names), np.int64)
         ignoring, given = unknown == "ignore", areas == "given"
         self._reader = Reader(labels, boxes, ignoring, given)
@@ -369,7 +370,8 @@ class DetectionMetrics:
         self, predictions: Dicts, targets: Dicts, image_ids: Sequence[Any] | None
     ) -> MatchTable:
         ids = read_ids(targets, image_ids)
-        batch = self._reader.read(predictions, targets, ids, self.warnings)
+        by_hand = self.warnings is self._own_warnings
+        batch = self._reader.read(predictions, targets, ids, self.warnings, is_strict=by_hand)
         return match_batch(
             batch,
             self.kinds,

@@ -48,7 +48,7 @@ class Objective:
             epsilon: the relative rounding of their dtype in training.
         """
         for name in unknown(values, self._task):
-            text = f"loss {name!r} is not known and counts as the part 'other'"
+            text = f"the loss {name!r} is not known and counts as the part 'other'"
             self._warnings.warn_once(text, f"{text}; name it after an entry of boxscore.CATALOGUE")
         if self._optimizer is not None:
             from .regularization import regularization_loss
