@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from .catalogue import Task
 
 if TYPE_CHECKING:
+    from .evaluation import Evaluation
     from .fingerprint import Fingerprint
+    from .warn import Warnings
 
 Classes = Mapping[int, str] | Sequence[str]
 """Names by label: a mapping, or a sequence whose index is the label."""
@@ -102,6 +104,60 @@ METRICS: dict[Task, tuple[MetricFactory, ...]] = {  # a task's first is its `Tas
 }
 """What measures each task. The first entry gives the fingerprint; a further one is measured beside
 it on each split, logged and summarised under its catalogue names."""
+
+
+class Measures:
+    """The metrics of each split, made when they are first needed.
+
+    Args:
+        task: of the run.
+        names: the classes by label.
+        ignore_index: of semantic targets.
+        warnings: of the run; the task's metrics warn through it, once for all splits.
+        metric: of the test set, instead of the task's own.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        names: Mapping[int, str],
+        ignore_index: int | None,
+        warnings: Warnings,
+        metric: TaskMetric | None = None,
+    ) -> None:
+        self._warnings = warnings
+        self._task, self._names, self._ignore_index = task, names, ignore_index
+        self._own: dict[str, TaskMetric] = {} if metric is None else {"test": metric}
+        self._further: dict[str, list[Metric]] = {}
+
+    def metric(self, split: str) -> TaskMetric:
+        """The task's metrics on ``split``."""
+        if split not in self._own:
+            made: Any = METRICS[self._task][0](self._names, self._ignore_index)
+            made.warnings = self._warnings
+            self._own[split] = made
+        return self._own[split]
+
+    def keep(self, split: str, metric: TaskMetric) -> None:
+        """Let ``metric`` be that of ``split``, and of no other."""
+        others = {name: kept for name, kept in self._own.items() if kept is not metric}
+        self._own = {**others, split: metric}
+
+    def evaluation(self, split: str, step: int) -> Evaluation:
+        """A new evaluation of ``split`` at ``step``."""
+        from .evaluation import Evaluation
+
+        if split not in self._further:
+            factories = METRICS[self._task][1:]
+            self._further[split] = [make(self._names, self._ignore_index) for make in factories]
+        return Evaluation(
+            self.metric(split),
+            self._further[split],
+            task=self._task,
+            split=split,
+            step=step,
+            ignore_index=self._ignore_index,
+        )
 
 
 def class_names(classes: Classes, *, without: Iterable[str] = ()) -> dict[int, str]:

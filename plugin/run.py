@@ -20,13 +20,12 @@ from .latest import Latest
 from .log_thread import LogThread
 from .logger import Logger, Status
 from .losses.objective import Objective, first_nan
+from .losses.train_window import TrainWindow
 from .losses.window import WeightedSums, Window
-from .measures import Measures
-from .metric import NO_CLASS, Classes, TaskMetric, class_names
+from .metric import NO_CLASS, Classes, Measures, TaskMetric, class_names
 from .records import File, Item, Point, Tag
 from .schedule import Every
 from .subject import Subject
-from .train_window import TrainWindow
 from .warn import OnError, Warnings
 
 if TYPE_CHECKING:

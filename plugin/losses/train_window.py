@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from . import distributed
-from .losses.window import WeightedSums, Window
-from .schedule import Every
-from .warn import Warnings
+from boxscore import distributed
+from boxscore.schedule import Every
+from boxscore.warn import Warnings
+
+from .window import WeightedSums, Window
 
 
 class TrainWindow:
