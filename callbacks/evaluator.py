@@ -50,6 +50,7 @@ class Evaluator:
         self._contents: dict[str, Mapping[str, str]] = {}
         self._images: dict[str, int] = {}
         self._sets: dict[str, tuple[Any, str]] = {}
+        self._box_sums: list[Any] = []
         self._seconds = 0.0
         self._began = time.perf_counter()
 
@@ -147,6 +148,7 @@ class Evaluator:
             )
             return {}
         evaluation = self._open[split] = self._run.new_evaluation(split)
+        self._box_sums = []
         values: dict[str, float] = {}
         self._failures.pop(split, None)
         self.is_evaluating = self.runs_model = True
@@ -217,6 +219,8 @@ class Evaluator:
             predictions, targets = predictions[:keep], targets[:keep]
             ids = None if ids is None else ids[:keep]
         evaluation, losses = self._open[split], self.scalars(losses)
+        if split == "train" and self._run.task != "semantic-segmentation":
+            self._box_sums += [t["boxes"].sum() for t in targets if hasattr(t.get("boxes"), "sum")]
         try:
             evaluation.update(predictions, targets, losses, image_ids=ids)
         except ValueError as error:
@@ -292,7 +296,9 @@ class Evaluator:
         names = image_names(data) or sorted(self._progress.contents)
         content = ""
         if results is not None and (not names or _reads_alike(loader)):
-            content = results.fingerprint
+            # to four digits, which a resize and back leaves as they are, of whatever boxes
+            sums = distributed.gathered(sum(map(float, self._box_sums)))
+            content = f"{results.fingerprint} {sum(sums):.4g}"
         if names or content:
             images = 0 if results is None else results.images
             self._run.tag("fingerprint.train", train_fingerprint(names, images, content))

@@ -550,7 +550,7 @@ class Prepared(LightningModule):
         net = nn.Conv2d(3, 2, 1)
         with torch.no_grad():
             net.weight[:] = torch.tensor([-9.0, 9.0]).view(2, 1, 1, 1)
-            net.bias.zero_()
+            net.bias[:] = 0  # type: ignore[index]
         setattr(self, name, net)
         self.net, self.where, self.loss_fn = [net], where, nn.CrossEntropyLoss()
 

@@ -75,7 +75,8 @@ def parallel(threaded: bool) -> type[Trainer]:
 class Stray(TrainerCallback):
     """Calls the model with labels in the middle of a training, in both modes."""
 
-    def on_step_end(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        model = kwargs["model"]
         for mode in (True, False):
             with torch.no_grad():
                 model.train(mode)(**together([Pictures("semantic", 1, 500)[0]]))
@@ -207,7 +208,8 @@ def test_a_watched_model_is_the_users(tmp_path: Path) -> None:
     copies: dict[str, Any] = {}
 
     class Copying(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            model = kwargs["model"]
             if state.global_step != 3:
                 return
             file = io.BytesIO()
@@ -235,7 +237,8 @@ def test_a_segformer_is_copied_in_a_training(tmp_path: Path) -> None:
     copies = []
 
     class Copying(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            model = kwargs["model"]
             copies.append(torch.optim.swa_utils.AveragedModel(model))
             copies[-1](**together([Pictures("semantic", 1, 500)[0]]))
 
