@@ -139,7 +139,7 @@ class BoxscoreCallback(CallbackBase, Callback):
         fixed = self._open[0], self.reader, self.options.predict
         self._watched = Watched(trainer, module, self._criterion or criterion_of(module), *fixed)
         for hooked in {module, self._watched.network}:
-            self.watch(hooked, self._watched.see)
+            self.watch(hooked, self._watched.see, is_compiled=module._compiler_ctx is not None)
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         """Begin to evaluate the loaders, as Lightning has just read them; no sanity check."""

@@ -178,7 +178,8 @@ class Watched:
     def own_pass(self) -> Predict | None:
         """How boxscore measures a batch by itself, None where it would not do as the steps do."""
         is_semantic = self._run.task == "semantic-segmentation"
-        known = self._callable if is_semantic else is_torchvision_detector(self.network)
+        has_forward = is_semantic and self._callable is not None
+        known = has_forward or (not is_semantic and is_torchvision_detector(self.network))
         return self.measure if self._predict or (known and self._is_called_as_it_is) else None
 
     @property

@@ -795,6 +795,22 @@ def test_a_copy_works_in_a_training_and_has_no_callback(kind: str) -> None:
     assert series(memory, "progress/images_seen", "train") == {2: 4}
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch's, of its own tracing
+@pytest.mark.parametrize("whole", [True, False])
+def test_compiled_modules_and_networks_are_measured(whole: bool) -> None:
+    def module() -> Any:
+        return Prepared("forward") if whole else Segmenter()
+
+    plain, _, _ = fit(module(), pixels(4), pixels(4), score=SEMANTIC, max_steps=2)
+    compiled = module()
+    if whole:
+        compiled = torch.compile(compiled, backend="eager")
+    else:
+        compiled.model = torch.compile(compiled.model, backend="eager")
+    memory, _, _ = fit(compiled, pixels(4), pixels(4), score=SEMANTIC, max_steps=2)
+    assert measured(memory) == pytest.approx(measured(plain), rel=1e-5)
+
+
 @pytest.mark.filterwarnings("ignore:.*Swapping scheduler")
 @pytest.mark.parametrize("order", [1, -1])
 @pytest.mark.parametrize("kind", [EMAWeightAveraging, StochasticWeightAveraging])
