@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from boxscore.callbacks.huggingface import ignored_label, losses_of, read
+from boxscore.callbacks.huggingface import losses_of, read
 from boxscore.losses.parts import fold
 
 tiny = pytest.importorskip("tests.tiny_batches")
@@ -130,21 +129,6 @@ def test_the_objective_follows_from_the_logits_that_are_measured() -> None:
     logits, targets = read(model, batch, outputs, task="semantic-segmentation", labels=LABELS)
     criterion = torch.nn.functional.cross_entropy(logits, targets)
     assert float(criterion) == pytest.approx(float(outputs.loss.detach()))
-
-
-@pytest.mark.parametrize(
-    ("config", "processor", "expected"),
-    [
-        ({"semantic_loss_ignore_index": 0}, {}, 0),
-        ({"loss_ignore_index": -100}, {"do_reduce_labels": True}, -100),
-        ({}, {"do_reduce_labels": True}, 255),
-        ({}, {"image_processor": SimpleNamespace(do_reduce_labels=True)}, 255),
-        ({}, {"do_reduce_labels": False}, None),
-    ],
-)
-def test_the_ignored_label(config: Any, processor: Any, expected: int | None) -> None:
-    model = SimpleNamespace(config=SimpleNamespace(**config))
-    assert ignored_label(model, SimpleNamespace(**processor)) == expected
 
 
 # what is not understood
