@@ -75,10 +75,10 @@ def parallel(threaded: bool) -> type[Trainer]:
 class Stray(TrainerCallback):
     """Calls the model with labels in the middle of a training, in both modes."""
 
-    def on_step_end(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         for mode in (True, False):
             with torch.no_grad():
-                model.train(mode)(**together([Pictures("semantic", 1, 500)[0]]))
+                kwargs["model"].train(mode)(**together([Pictures("semantic", 1, 500)[0]]))
 
 
 class Network(torch.nn.Module):
@@ -207,9 +207,10 @@ def test_a_watched_model_is_the_users(tmp_path: Path) -> None:
     copies: dict[str, Any] = {}
 
     class Copying(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if state.global_step != 3:
                 return
+            model = kwargs["model"]
             file = io.BytesIO()
             torch.save(model, file)
             file.seek(0)
@@ -235,8 +236,8 @@ def test_a_segformer_is_copied_in_a_training(tmp_path: Path) -> None:
     copies = []
 
     class Copying(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
-            copies.append(torch.optim.swa_utils.AveragedModel(model))
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            copies.append(torch.optim.swa_utils.AveragedModel(kwargs["model"]))
             copies[-1](**together([Pictures("semantic", 1, 500)[0]]))
 
     memory, _ = fit(tmp_path, segformer(), "semantic", max_steps=4, callbacks=[Copying()])
