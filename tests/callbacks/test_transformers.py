@@ -169,7 +169,8 @@ def test_several_sets_and_figures_that_choose_the_best_checkpoint(tmp_path: Path
 
 
 def test_a_prediction_in_the_training_is_a_set_of_its_own(tmp_path: Path) -> None:
-    memory, found = MemoryLogger(), {}
+    memory = MemoryLogger()
+    found: dict[str, Any] = {}
 
     class Predicting(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -333,7 +334,7 @@ def test_the_label_that_the_criterion_ignores_counts_nowhere(
     tmp_path: Path, name: str, option: str
 ) -> None:
     model = built(name, **{option: 0})
-    score = {"identity": Identity("Net", "64x64"), "evaluate_train_every": None}
+    score: dict[str, Any] = {"identity": Identity("Net", "64x64"), "evaluate_train_every": None}
     memory, fitted = fit(tmp_path, model, "semantic", max_steps=2, eval_steps=2, score=score)
     expected = by_hand(model, fitted.eval_dataset, ignored=0)
     assert series(memory, "IoU", "test")[2] == pytest.approx(expected, abs=1e-6)

@@ -151,7 +151,7 @@ def test_what_is_not_understood_is_told_with_what_was_found() -> None:
     model, batch, outputs = tiny.evaluated("detr")
     assert "pred_masks" in refused(model, batch, outputs, "instance-segmentation")
     assert "a tensor (2, 64, 64)" in refused(model, tiny.map_batch(), outputs)
-    assert "finds what a text names" in refused(model, {**batch, "input_ids": 0}, outputs)
+    assert "detects words of a text" in refused(model, {**batch, "input_ids": 0}, outputs)
     model.config.num_labels = 90
     assert "logits of 4 classes from a model that has 90" in refused(model, batch, outputs)
 
@@ -165,7 +165,9 @@ def test_what_is_not_understood_is_told_with_what_was_found() -> None:
     model, batch, outputs = tiny.evaluated("mask2former")
     assert "task='detection'" in refused(model, batch, outputs)
     patches = {**batch, "mask_labels": batch["mask_labels"][:1]}
-    assert "of 1 images for 2" in refused(model, patches, outputs, "instance-segmentation")
+    assert "of 1 images for outputs of 2" in refused(
+        model, patches, outputs, "instance-segmentation"
+    )
     sizes = {**batch, "mask_labels": [torch.ones(2, 8, 8), torch.ones(1, 9, 8)]}
     assert "(9, 8)" in refused(model, sizes, outputs, "semantic-segmentation")
     without = {"pixel_values": batch["pixel_values"]}
