@@ -37,30 +37,29 @@ def read(
 ) -> tuple[Any, Any]:
     """Predictions and targets of one batch as the metrics take them.
 
-    Boxes, areas and the masks of box models are in the original image's frame, as far as the
-    labels tell its size (``orig_size``); instances of Mask2Former and its kin in that of
-    ``mask_labels``; semantic logits in the size of the label map.
+    Boxes, areas and the masks of box models are in the original image's frame where the labels
+    hold its size (``orig_size``); instances of the Mask2Former family in that of ``mask_labels``;
+    semantic logits in the size of the label map.
 
     Args:
-        model: which gave ``outputs`` in eval mode.
-        inputs: the keywords of the forward: ``pixel_values`` (N, 3, H, W), ``labels`` or
+        model: wrapped or not.
+        inputs: keywords of its forward: ``pixel_values`` (N, 3, H, W), ``labels`` or
             ``mask_labels`` and ``class_labels``, perhaps ``pixel_mask`` (N, H, W).
         outputs: of that forward.
         task: ``"detection"``, ``"instance-segmentation"`` or ``"semantic-segmentation"``.
         labels: of the classes; detections of others are dropped.
-        processor: an image processor, or what holds one; it tells how boxes are scored.
+        processor: an image processor, or one with an ``image_processor``, which scores boxes.
         ignore_index: of semantic targets.
 
     Returns:
-        for the two tasks of objects, two lists of N dicts; else logits (N, classes, H, W) and
-        integers (N, H, W).
+        two lists of N dicts; of semantic models logits (N, classes, H, W) and integers (N, H, W).
 
     Raises:
-        ValueError: for what is not understood, with what was found and what to pass.
+        ValueError: for an unknown form of outputs or labels, with its description and advice.
     """
     model = unwrapped(model)
-    if "input_ids" in inputs:  # Grounding DINO and kin: logits are of words
-        raise ValueError(f"{type(model).__name__} finds what a text names, no classes; {ADVICE}")
+    if "input_ids" in inputs:  # as of Grounding DINO: logits are of words
+        raise ValueError(f"{type(model).__name__} detects words of a text, no classes; {ADVICE}")
     queries = isinstance(getattr(outputs, "masks_queries_logits", None), Tensor)
     if task == "semantic-segmentation":
         if queries:
@@ -94,7 +93,7 @@ def _read_logits(model: Any, inputs: Mapping[str, Any], outputs: Any) -> tuple[T
     if not isinstance(logits, Tensor) or logits.ndim != 4:
         raise ValueError(f"{described(model, outputs)} without logits (N, C, H, W); {ADVICE}")
     if not isinstance(targets, Tensor) or targets.ndim != 3:
-        raise ValueError(f"labels are no label maps (N, H, W) but {_shape(targets)}; {ADVICE}")
+        raise ValueError(f"labels are not label maps (N, H, W) but {_shape(targets)}; {ADVICE}")
     return main_output(logits.detach().float(), targets), targets.to(logits.device)
 
 
@@ -103,7 +102,7 @@ def _check_labels(inputs: Mapping[str, Any]) -> None:
     needed = {"boxes", "class_labels"}
     if not isinstance(labels, Sequence) or not all(needed <= set(label) for label in labels):
         raise ValueError(
-            f"labels are no dicts with boxes and class_labels but {_shape(labels)}; {ADVICE}"
+            f"labels are not dicts with boxes and class_labels but {_shape(labels)}; {ADVICE}"
         )
 
 

@@ -63,14 +63,14 @@ def read_boxes(
     Args:
         model: unwrapped, with its ``config``.
         inputs: ``pixel_values`` (N, 3, H, W), N ``labels`` and perhaps ``pixel_mask`` (N, H, W).
-        outputs: of the model in eval mode, ``logits`` (N, queries, classes [+ 1]), ``pred_boxes``
-            (N, queries, 4), and with ``masks`` also ``pred_masks`` (N, queries, h, w).
+        outputs: ``logits`` (N, queries, classes [+ 1]), ``pred_boxes`` (N, queries, 4), and with
+            ``masks`` also ``pred_masks`` (N, queries, h, w).
         labels: of the classes; detections of others are dropped.
-        processor: whose ``post_process_object_detection`` is taken where it has one.
-        masks: whether masks are wanted, as bool (n, H, W) in the original image's size.
+        processor: its ``post_process_object_detection`` scores the boxes, where it has one.
+        masks: whether to read masks, bool (n, H, W) in the original image's size.
 
     Raises:
-        ValueError: where the logits are of no known layout, or masks are missing.
+        ValueError: if the logits have an unknown layout, or masks are missing.
     """
     where = frames(inputs)
     if masks:
@@ -84,15 +84,15 @@ def read_boxes(
 
 
 def ranked(logits: Tensor, classes: int, limit: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores, labels and queries of an image batch's detections, each (N, detections).
+    """Scores, labels and queries of a batch's detections, each (N, detections).
 
-    A class more than the model has is "no object", and a softmax gives each query its best class;
+    With one class more than the model has, "no object", a softmax gives each query its best class;
     else a sigmoid scores each class by itself, and the best pairs of query and class count.
 
     Args:
         logits: (N, queries, classes [+ 1]).
-        classes: how many the model has.
-        limit: how many detections per image.
+        classes: of the model.
+        limit: detections per image.
 
     Raises:
         ValueError: if the logits have neither number of classes.
@@ -119,7 +119,7 @@ def ranked(logits: Tensor, classes: int, limit: int) -> tuple[Tensor, Tensor, Te
 def _detections(
     model: Any, outputs: Any, scales: Sequence[tuple[float, float]]
 ) -> list[dict[str, Tensor]]:
-    """By the known rules; boxes in pixels, each image's (height, width) of 1 being its scale."""
+    """By the families' rules; boxes times each image's scale (height, width)."""
     logits, boxes = _on_cpu(outputs.logits), _on_cpu(outputs.pred_boxes)
     limit = LIMITS.get(model.config.model_type, logits.shape[1])
     return [
@@ -140,7 +140,7 @@ def _rule_of(processor: Any) -> Any:
     def process(_: Any, outputs: Any, scales: Sequence[tuple[float, float]]) -> Any:
         tensors = {name: value for name, value in outputs.items() if isinstance(value, Tensor)}
         single = SimpleNamespace(**{name: _on_cpu(value) for name, value in tensors.items()})
-        # more than the threshold counts, and a score of 0 is a detection like any other
+        # a score must exceed the threshold, and one of 0 is a detection too
         return rule(single, threshold=-1.0, target_sizes=list(scales))
 
     return process
@@ -149,9 +149,9 @@ def _rule_of(processor: Any) -> Any:
 def _with_masks(
     model: Any, outputs: Any, where: Sequence[Frame], padded: Size
 ) -> list[dict[str, Tensor]]:
-    """The best-scored detections with boxes and masks, of models that predict both per query."""
+    """The best-scored detections, of models that predict a box and a mask per query."""
     if not isinstance(getattr(outputs, "pred_masks", None), Tensor):
-        raise ValueError(f"{type(outputs).__name__} holds no pred_masks, only boxes; {ADVICE}")
+        raise ValueError(f"{type(outputs).__name__} holds boxes, but no pred_masks; {ADVICE}")
     logits, boxes = _on_cpu(outputs.logits), _on_cpu(outputs.pred_boxes)
     limit = min(MASKS, logits.shape[1])
     ranks = ranked(logits, model.config.num_labels, limit)
@@ -171,7 +171,7 @@ def _with_masks(
 
 
 def _original_masks(logits: Tensor, frame: Frame, padded: Size) -> Tensor:
-    """Mask logits (n, h, w), which cover the padded image, as bool masks of the original one.
+    """Mask logits (n, h, w) of the padded image as bool masks of the original one.
 
     Source: ``post_process_instance_segmentation`` of ``RfDetrImageProcessor``; with padding, which
     is cut off first, ``post_process_instance`` of DETR.
@@ -182,7 +182,7 @@ def _original_masks(logits: Tensor, frame: Frame, padded: Size) -> Tensor:
 
 
 def _target(label: Mapping[str, Any], frame: Frame, *, masks: bool) -> dict[str, Any]:
-    """One image's ground truth; the processor scaled areas by the resize, not by the padding."""
+    """One image's ground truth; processors scale areas by the resize, not by the padding."""
     target: dict[str, Any] = {
         "boxes": corners(torch.as_tensor(label["boxes"]).cpu().reshape(-1, 4), frame.scale),
         "labels": torch.as_tensor(label["class_labels"]).cpu(),
@@ -202,15 +202,15 @@ def _target(label: Mapping[str, Any], frame: Frame, *, masks: bool) -> dict[str,
 
 
 def corners(boxes: Tensor, scale: tuple[float, float]) -> Tensor:
-    """Boxes (n, 4), centre and sides, as x1, y1, x2, y2 times the scale's (height, width).
+    """Boxes (n, 4), centre and sides, as x1, y1, x2, y2 times the scale (height, width).
 
-    In float64 until the end: what a resize and back leaves is far below 0.01 px.
+    In float64 until the end, so that a resize and back changes a box by far less than 0.01 px.
     """
     centre, half = boxes[:, :2].double(), boxes[:, 2:].double() / 2
     return rescaled(torch.cat([centre - half, centre + half], dim=-1), scale)
 
 
 def _on_cpu(value: Tensor) -> Tensor:
-    """Small outputs are worked on where float64 exists, half precision as float32."""
+    """On the CPU, where float64 exists; half precision as float32."""
     value = value.detach().cpu()
     return value.float() if value.is_floating_point() else value

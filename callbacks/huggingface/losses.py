@@ -36,16 +36,15 @@ def losses_of(
 ) -> dict[str, Tensor]:
     """The batch's loss parts by native name, weighted as in the objective, and ``"loss"`` itself.
 
-    The parts add up to the objective wherever the model gives parts at all; a semantic model with
-    one scalar gives that alone. Values are detached scalars on the model's device.
+    Where the model returns parts, they add up to the objective; a semantic model with one scalar
+    returns that alone. Values are detached scalars on the model's device.
 
     Args:
-        model: which gave ``outputs``.
+        model: wrapped or not.
         outputs: of a forward with labels, with ``loss`` and perhaps ``loss_dict``.
-        criterion: what a forward hook on ``model.criterion`` saw, for models whose output holds no
-            ``loss_dict``: they weight its tensors in place afterwards, so that it is to be read
-            after the model's forward. All that it saw where it is called once per layer (EoMT);
-            the last call is the main one.
+        criterion: the outputs of ``model.criterion``, for models without a ``loss_dict``, which
+            weight these tensors in place later in their forward. Of several calls, one per layer
+            as in EoMT, the last is the main one.
 
     Raises:
         ValueError: if the outputs hold no loss.
@@ -74,10 +73,10 @@ def mean_losses(rows: Sequence[tuple[Mapping[str, Any], int]]) -> Mapping[str, A
 
 
 def _weighted(model: Any, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``loss_dict`` weighted as in the objective, without what is not in it.
+    """``loss_dict`` weighted as in the objective, without entries that the objective lacks.
 
-    RT-DETR, D-FINE and DEIM weight it themselves, by other entries of the config
-    (``RTDetrLoss.forward``: ``l_dict[k] * self.weight_dict[k]``). The others leave it as it is.
+    RT-DETR, D-FINE and DEIM return it weighted, by other entries of the config
+    (``RTDetrLoss.forward``: ``l_dict[k] * self.weight_dict[k]``); the others unweighted.
     """
     config = model.config
     if not hasattr(config, "bbox_loss_coefficient"):
@@ -117,12 +116,12 @@ def _of_layers(
 
 
 def _scalar(value: Tensor) -> Tensor:
-    """A detached scalar; of one loss per device their mean, of none at all zero."""
+    """A detached scalar: the mean of several elements, zero of none."""
     value = value.detach().float()
     return value.mean() if value.numel() else value.new_zeros(())
 
 
 def described(model: Any, outputs: Any) -> str:
-    """What a model gave, for an error: its fields where it has such."""
+    """A model's outputs, for an error: their type, and their fields where they have some."""
     fields = f" of {', '.join(outputs)}" if isinstance(outputs, Mapping) else ""
-    return f"{type(model).__name__} gave a {type(outputs).__name__}{fields}"
+    return f"{type(model).__name__} returned a {type(outputs).__name__}{fields}"

@@ -1,9 +1,9 @@
-"""Instances and label maps of models that predict one mask per query: Mask2Former and its kin.
+"""Instances and label maps of models that predict one mask per query: the Mask2Former family.
 
-MaskFormer, Mask2Former, OneFormer and EoMT of Transformers give ``class_queries_logits``
+MaskFormer, Mask2Former, OneFormer and EoMT of Transformers return ``class_queries_logits``
 (N, queries, classes + 1), whose last class is "no object", and ``masks_queries_logits``
 (N, queries, h, w); their targets are ``mask_labels``, N tensors (n, H, W), and ``class_labels``, N
-tensors (n,). Nothing in such a batch tells the size of the original images: the frame is that of
+tensors (n,). Such a batch does not hold the size of the original images: the frame is that of
 ``mask_labels``.
 """
 
@@ -31,7 +31,7 @@ def read_instances(
     probability inside the mask.
 
     Raises:
-        ValueError: where the targets do not fit the outputs.
+        ValueError: if the targets do not fit the outputs.
 
     Source: ``instance_inference`` of Cheng et al., Masked-attention Mask Transformer (2022), which
     Transformers' ``post_process_instance_segmentation`` follows at a fixed 384 x 384.
@@ -55,10 +55,10 @@ def read_label_maps(
     """Logits (N, classes, H, W) and label maps (N, H, W), in the size of ``mask_labels``.
 
     A softmax over the logits gives each class's share of the pixel's scores. A pixel in no mask
-    has the label ``ignore_index``, or -1, which is no class, where there is none.
+    has the label ``ignore_index``, or without one -1, which is no class.
 
     Raises:
-        ValueError: where the targets do not fit the outputs, or are of several sizes.
+        ValueError: if the targets do not fit the outputs, or are of several sizes.
 
     Source: ``semantic_inference`` of Cheng et al., Per-Pixel Classification is Not All You Need
     (2021).
@@ -127,12 +127,10 @@ def _truths(inputs: Mapping[str, Any], outputs: Any) -> list[tuple[Tensor, Tenso
     count = len(outputs.class_queries_logits)
     if masks is None or labels is None:
         raise ValueError(
-            f"a batch with {', '.join(inputs)}, no mask_labels, class_labels; {ADVICE}"
+            f"a batch with {', '.join(inputs)}, but no mask_labels, class_labels; {ADVICE}"
         )
     if not len(masks) == len(labels) == count:
-        raise ValueError(
-            f"mask_labels of {len(masks)} images for {count} images or parts of them; {ADVICE}"
-        )
+        raise ValueError(f"mask_labels of {len(masks)} images for outputs of {count}; {ADVICE}")
     device = outputs.class_queries_logits.device
     return [
         (mask.to(device).float() > 0.5, label.to(device).long())

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from transformers import TrainerCallback
 
 from boxscore import Identity
+from boxscore.callbacks.huggingface import ignored_label
 from boxscore.callbacks.loop import LoopCallback
 from boxscore.keys import further_split
 from boxscore.loggers import MemoryLogger
@@ -340,6 +342,21 @@ def test_the_label_that_the_criterion_ignores_counts_nowhere(
     memory, fitted = fit(tmp_path, model, "semantic", max_steps=2, eval_steps=2, score=score)
     expected = by_hand(model, fitted.eval_dataset)
     assert series(memory, "IoU", "test")[2] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("config", "processor", "expected"),
+    [
+        ({"semantic_loss_ignore_index": 0}, {}, 0),
+        ({"loss_ignore_index": -100}, {"do_reduce_labels": True}, -100),
+        ({}, {"do_reduce_labels": True}, 255),
+        ({}, {"image_processor": SimpleNamespace(do_reduce_labels=True)}, 255),
+        ({}, {"do_reduce_labels": False}, None),
+    ],
+)
+def test_the_ignored_label(config: Any, processor: Any, expected: int | None) -> None:
+    model = SimpleNamespace(config=SimpleNamespace(**config))
+    assert ignored_label(model, SimpleNamespace(**processor)) == expected
 
 
 # checkpoints

@@ -76,10 +76,9 @@ class Stray(TrainerCallback):
     """Calls the model with labels in the middle of a training, in both modes."""
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        model = kwargs["model"]
         for mode in (True, False):
             with torch.no_grad():
-                model.train(mode)(**together([Pictures("semantic", 1, 500)[0]]))
+                kwargs["model"].train(mode)(**together([Pictures("semantic", 1, 500)[0]]))
 
 
 class Network(torch.nn.Module):
@@ -209,9 +208,9 @@ def test_a_watched_model_is_the_users(tmp_path: Path) -> None:
 
     class Copying(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            model = kwargs["model"]
             if state.global_step != 3:
                 return
+            model = kwargs["model"]
             file = io.BytesIO()
             torch.save(model, file)
             file.seek(0)
@@ -238,8 +237,7 @@ def test_a_segformer_is_copied_in_a_training(tmp_path: Path) -> None:
 
     class Copying(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            model = kwargs["model"]
-            copies.append(torch.optim.swa_utils.AveragedModel(model))
+            copies.append(torch.optim.swa_utils.AveragedModel(kwargs["model"]))
             copies[-1](**together([Pictures("semantic", 1, 500)[0]]))
 
     memory, _ = fit(tmp_path, segformer(), "semantic", max_steps=4, callbacks=[Copying()])

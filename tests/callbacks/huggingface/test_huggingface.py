@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from boxscore.callbacks.huggingface import ignored_label, losses_of, read
+from boxscore.callbacks.huggingface import losses_of, read
 from boxscore.losses.parts import fold
 
 tiny = pytest.importorskip("tests.tiny_batches")
@@ -132,21 +131,6 @@ def test_the_objective_follows_from_the_logits_that_are_measured() -> None:
     assert float(criterion) == pytest.approx(float(outputs.loss.detach()))
 
 
-@pytest.mark.parametrize(
-    ("config", "processor", "expected"),
-    [
-        ({"semantic_loss_ignore_index": 0}, {}, 0),
-        ({"loss_ignore_index": -100}, {"do_reduce_labels": True}, -100),
-        ({}, {"do_reduce_labels": True}, 255),
-        ({}, {"image_processor": SimpleNamespace(do_reduce_labels=True)}, 255),
-        ({}, {"do_reduce_labels": False}, None),
-    ],
-)
-def test_the_ignored_label(config: Any, processor: Any, expected: int | None) -> None:
-    model = SimpleNamespace(config=SimpleNamespace(**config))
-    assert ignored_label(model, SimpleNamespace(**processor)) == expected
-
-
 # what is not understood
 
 
@@ -167,7 +151,7 @@ def test_what_is_not_understood_is_told_with_what_was_found() -> None:
     model, batch, outputs = tiny.evaluated("detr")
     assert "pred_masks" in refused(model, batch, outputs, "instance-segmentation")
     assert "a tensor (2, 64, 64)" in refused(model, tiny.map_batch(), outputs)
-    assert "finds what a text names" in refused(model, {**batch, "input_ids": 0}, outputs)
+    assert "detects words of a text" in refused(model, {**batch, "input_ids": 0}, outputs)
     model.config.num_labels = 90
     assert "logits of 4 classes from a model that has 90" in refused(model, batch, outputs)
 
@@ -181,7 +165,9 @@ def test_what_is_not_understood_is_told_with_what_was_found() -> None:
     model, batch, outputs = tiny.evaluated("mask2former")
     assert "task='detection'" in refused(model, batch, outputs)
     patches = {**batch, "mask_labels": batch["mask_labels"][:1]}
-    assert "of 1 images for 2" in refused(model, patches, outputs, "instance-segmentation")
+    assert "of 1 images for outputs of 2" in refused(
+        model, patches, outputs, "instance-segmentation"
+    )
     sizes = {**batch, "mask_labels": [torch.ones(2, 8, 8), torch.ones(1, 9, 8)]}
     assert "(9, 8)" in refused(model, sizes, outputs, "semantic-segmentation")
     without = {"pixel_values": batch["pixel_values"]}
