@@ -111,7 +111,7 @@ def test_names_in_mlflow(logged: Path) -> None:
         assert {k.split("/")[0] for k in own if k.startswith("loss")} == {f"loss {group}"}
         assert {f"loss {group}/total.train", f"loss {group}/total.test"} <= own
         assert {f"metric bccd-test {digest[:6]}/box_AP", "summary/box_AP"} <= own
-        assert f"class bccd-test {digest[:6]}/box_AP RBC" in own
+        assert f"per class bccd-test {digest[:6]}/box_AP RBC" in own
         assert run.info.status == "FINISHED"
         assert run.data.params["input_size"] == run.data.tags["boxscore.input_size"]
         assert run.inputs is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from mlflow import MlflowClient
 from boxscore.logger import Warnings
 from boxscore.loggers import DurableLogger, MemoryLogger, MLflowLogger, sync
 from boxscore.loggers.durable import deliver
-from boxscore.loggers.spool import Spool
+from boxscore.loggers.spool import Spool, folder_lock
 from boxscore.records import Item, Point, RunStart
 
 # MLflow's SQL store uses what SQLAlchemy is about to drop
@@ -225,3 +226,62 @@ def test_two_processes_that_open_one_run_at_once_create_one(sqlite: str, tmp_pat
     with ThreadPoolExecutor() as pool:
         assert [*pool.map(first_batch, shares)] == [100] * 3
     assert history(sqlite, run)[1] == [*range(1, 301)]
+
+
+def test_a_worker_that_is_forked_under_the_folders_lock_does_not_keep_it(tmp_path: Path) -> None:
+    read_end, write_end = os.pipe()
+    with folder_lock(tmp_path):
+        child = os.fork()
+        if child == 0:
+            os.close(write_end)
+            os.read(read_end, 1)  # lives until the parent closes its end
+            os._exit(0)
+    os.close(read_end)
+    with folder_lock(tmp_path):  # would wait for ever
+        pass
+    os.close(write_end)
+    os.waitpid(child, 0)
+
+
+def test_the_end_of_a_run_that_was_deleted_holds_nothing_up(
+    sqlite: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, wait_until: Waiter
+) -> None:
+    run = replace(RUN, id=uuid.uuid4().hex)
+    logger = DurableLogger(MLflowLogger(sqlite), tmp_path, patience=60)
+    logger.open(run)
+    client = MlflowClient(sqlite)
+    filters = f"tags.`boxscore.run` = '{run.id}'"
+
+    def found() -> list[str]:
+        shelf = client.get_experiment_by_name("bccd")
+        runs = client.search_runs([shelf.experiment_id], filters) if shelf else []
+        return [one.info.run_id for one in runs]
+
+    wait_until(lambda: len(found()) == 1)
+    client.delete_run(*found())
+    logger.close()
+    assert [*tmp_path.glob("*/calls.jsonl")] == []
+    assert "rejected" in caplog.text
+
+
+def test_spools_that_come_and_go_disturb_no_reader(tmp_path: Path) -> None:
+    """A training opens while another ends, or ``boxscore sync`` delivers."""
+    over = threading.Event()
+
+    def come_and_go() -> None:
+        while not over.is_set():
+            spool = Spool.create(tmp_path, RUN, None)
+            spool.remove()
+            spool.release()
+
+    with ThreadPoolExecutor() as pool:
+        busy = [pool.submit(come_and_go) for _ in range(2)]
+        try:
+            for _ in range(200):
+                for spool in Spool.within(tmp_path):
+                    spool.lock()
+                    spool.release()
+        finally:
+            over.set()
+        assert [each.result() for each in busy] == [None, None]
+    assert [*tmp_path.iterdir()] == []
