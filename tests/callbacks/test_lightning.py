@@ -547,10 +547,9 @@ class Prepared(LightningModule):
 
     def __init__(self, where: str = "forward", name: str = "model") -> None:
         super().__init__()
-        net = nn.Conv2d(3, 2, 1)
+        net = nn.Conv2d(3, 2, 1, bias=False)
         with torch.no_grad():
             net.weight[:] = torch.tensor([-9.0, 9.0]).view(2, 1, 1, 1)
-            net.bias[:] = 0  # type: ignore[index]
         setattr(self, name, net)
         self.net, self.where, self.loss_fn = [net], where, nn.CrossEntropyLoss()
 
