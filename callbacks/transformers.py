@@ -197,8 +197,7 @@ class BoxscoreCallback(CallbackBase, TrainerCallback):
 
     def _finish(self, given: dict[str, Any]) -> str:
         """End an evaluation, and add its results to the Trainer's metrics; gives the split."""
-        metrics, values = given["metrics"], {}
-        split = trainer_metrics.split_of(trainer_metrics.prefix_of(metrics))
+        metrics, split, values = given["metrics"], trainer_metrics.split_of(given["metrics"]), {}
         if (evaluator := self._active) and evaluator.is_open("test"):
             values, self._loader = evaluator.finish("test", record_as=split), None
         elif evaluator:

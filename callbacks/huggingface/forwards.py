@@ -125,12 +125,7 @@ class Forwards:
         return mean_losses(rows), joined([part[1] for part in found]), joined([p[2] for p in found])
 
     def forwarded(self, model: Any, batch: Any) -> Found:
-        """What a forward by boxscore gives, from the same random numbers each time.
-
-        Args:
-            model: in eval mode.
-            batch: the keywords of the forward, on any device.
-        """
+        """What a forward by boxscore gives of a batch, from the same random numbers each time."""
         inputs = moved(batch, next(model.parameters()).device)
         seen: list[Mapping[str, Tensor]] = []
         criterion = criterion_of(model)
