@@ -24,7 +24,7 @@ from boxscore.logger import Status
 from .base import CallbackBase, Facts
 from .evaluator import Evaluator
 from .huggingface import ignored_label, trainer_metrics
-from .huggingface.forwards import Forward, Forwards, criterion_of, joined, losses_of_batch
+from .huggingface.forwards import Forward, Forwards, criterion_of, losses_of_batch
 from .huggingface.losses import mean_losses
 from .model_info import has_fixed_input_size, size_of
 from .sharding import random_numbers_kept
@@ -117,7 +117,7 @@ class BoxscoreCallback(CallbackBase, TrainerCallback):
             self._loader = loader
             evaluator.start("test", loader)
         if evaluator and evaluator.is_open("test"):
-            images = {"pixel_values": joined([one.pixels for one in batch] or [()])}
+            images = {"pixel_values": [image for one in batch for image in one.pixels]}
             evaluator.batch("test", images, partial(self._forwards.found, batch))
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -196,8 +196,7 @@ class BoxscoreCallback(CallbackBase, TrainerCallback):
 
     def _finish(self, given: dict[str, Any]) -> str:
         """End an evaluation, and add its results to the Trainer's metrics; gives the split."""
-        metrics, values = given["metrics"], {}
-        split = trainer_metrics.split_of(trainer_metrics.prefix_of(metrics))
+        metrics, split, values = given["metrics"], trainer_metrics.split_of(given["metrics"]), {}
         if (evaluator := self._active) and evaluator.is_open("test"):
             values, self._loader = evaluator.finish("test", record_as=split), None
         elif evaluator:

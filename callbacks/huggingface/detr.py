@@ -58,19 +58,10 @@ def read_boxes(
     processor: Any = None,
     masks: bool = False,
 ) -> tuple[list[dict[str, Tensor]], list[dict[str, Any]]]:
-    """Detections and targets of a batch, in pixels of the original images.
+    """Detections and targets of a batch; arguments and errors are those of `read`.
 
-    Args:
-        model: unwrapped, with its ``config``.
-        inputs: ``pixel_values`` (N, 3, H, W), N ``labels`` and perhaps ``pixel_mask`` (N, H, W).
-        outputs: ``logits`` (N, queries, classes [+ 1]), ``pred_boxes`` (N, queries, 4), and with
-            ``masks`` also ``pred_masks`` (N, queries, h, w).
-        labels: of the classes; detections of others are dropped.
-        processor: its ``post_process_object_detection`` scores the boxes, where it has one.
-        masks: whether to read masks, bool (n, H, W) in the original image's size.
-
-    Raises:
-        ValueError: if the logits have an unknown layout, or masks are missing.
+    ``outputs`` hold ``logits`` (N, queries, classes [+ 1]), ``pred_boxes`` (N, queries, 4), and
+    for ``masks``, bool (n, H, W) in the original image's size, ``pred_masks`` (N, queries, h, w).
     """
     where = frames(inputs)
     if masks:
@@ -84,15 +75,10 @@ def read_boxes(
 
 
 def ranked(logits: Tensor, classes: int, limit: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores, labels and queries of a batch's detections, each (N, detections).
+    """Scores, labels and queries (N, detections), at most ``limit``, of logits (N, queries, C).
 
-    With one class more than the model has, "no object", a softmax gives each query its best class;
-    else a sigmoid scores each class by itself, and the best pairs of query and class count.
-
-    Args:
-        logits: (N, queries, classes [+ 1]).
-        classes: of the model.
-        limit: detections per image.
+    Where C is one more than the model's ``classes``, for "no object", a softmax gives each query
+    its best class; else a sigmoid scores each class, and the best pairs of query and class count.
 
     Raises:
         ValueError: if the logits have neither number of classes.

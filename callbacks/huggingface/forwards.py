@@ -26,6 +26,7 @@ class Forward:
 
     Attributes:
         pixels: its images (N, 3, H, W).
+        place: their device, storage and address.
         inputs: its keywords.
         outputs: of the model; None where the losses are enough.
         losses: by native name.
@@ -33,6 +34,7 @@ class Forward:
     """
 
     pixels: Tensor
+    place: tuple[str, int, int]
     inputs: Mapping[str, Any]
     outputs: Any
     losses: Mapping[str, Tensor]
@@ -72,13 +74,15 @@ class Forwards:
         if keeps_outputs is None or not isinstance(pixels, Tensor):
             return
         losses: Mapping[str, Tensor] = {}
+        place = "", 0, 0
         try:
+            place = str(pixels.device), pixels.untyped_storage().data_ptr(), pixels.data_ptr()
             losses = losses_of(model, outputs, seen)
-        except ValueError as error:
-            self.reason = str(error)
+        except Exception as error:  # which must not end the training
+            self.reason = f"{type(error).__name__}: {error}"
         if losses or self._predict:
             outputs = outputs if keeps_outputs else None
-            self._kept.append(Forward(pixels, inputs, outputs, losses, model.training))
+            self._kept.append(Forward(pixels, place, inputs, outputs, losses, model.training))
 
     def see_criterion(self, _: Any, __: Any, ___: Any, losses: Any) -> None:
         """Keep the losses that a criterion inside the model computed for the forward under way."""
@@ -93,12 +97,12 @@ class Forwards:
         """
         kept = [forward for forward in self._kept if forward.is_training == is_training]
         self._kept = []
-        batch: dict[tuple[str, int], Forward] = {}
+        batch: dict[tuple[str, int, int], Forward] = {}
         storages: dict[str, int] = {}
         for forward in kept if is_training else reversed(kept):
-            device, storage = str(forward.pixels.device), forward.pixels.untyped_storage()
-            if storages.setdefault(device, storage.data_ptr()) == storage.data_ptr():
-                batch.setdefault((device, forward.pixels.data_ptr()), forward)
+            device, storage, _ = forward.place
+            if storages.setdefault(device, storage) == storage:
+                batch.setdefault(forward.place, forward)
         return [batch[place] for place in sorted(batch)]
 
     @torch.no_grad()
@@ -125,12 +129,7 @@ class Forwards:
         return mean_losses(rows), joined([part[1] for part in found]), joined([p[2] for p in found])
 
     def forwarded(self, model: Any, batch: Any) -> Found:
-        """What a forward by boxscore gives, from the same random numbers each time.
-
-        Args:
-            model: in eval mode.
-            batch: the keywords of the forward, on any device.
-        """
+        """What a forward by boxscore gives of a batch, from the same random numbers each time."""
         inputs = moved(batch, next(model.parameters()).device)
         seen: list[Mapping[str, Tensor]] = []
         criterion = criterion_of(model)

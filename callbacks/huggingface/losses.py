@@ -30,9 +30,7 @@ SUFFIX = re.compile(r"_(\d+|enc)$")
 
 
 def losses_of(
-    model: Any,
-    outputs: Any,
-    criterion: Mapping[str, Tensor] | Sequence[Mapping[str, Tensor]] | None = None,
+    model: Any, outputs: Any, criterion: Sequence[Mapping[str, Tensor]] | None = None
 ) -> dict[str, Tensor]:
     """The batch's loss parts by native name, weighted as in the objective, and ``"loss"`` itself.
 
@@ -54,7 +52,7 @@ def losses_of(
     if not isinstance(objective, Tensor):
         raise ValueError(f"{described(model, outputs)} without a loss: the batch has no labels")
     stated = getattr(outputs, "loss_dict", None)
-    parts = _of_layers(criterion or {}) if stated is None else _weighted(model, stated)
+    parts = _of_layers(criterion or []) if stated is None else _weighted(model, stated)
     losses = {name: _scalar(value) for name, value in parts.items()}
     # a copy: with several processes the Trainer multiplies it in place by their number
     return losses | {"loss": _scalar(objective).clone()}
@@ -101,16 +99,12 @@ def _weighted(model: Any, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
-def _of_layers(
-    criterion: Mapping[str, Tensor] | Sequence[Mapping[str, Tensor]],
-) -> dict[str, Tensor]:
-    """The parts of one call or of several, the earlier layers' numbered as in a ``loss_dict``."""
-    if isinstance(criterion, Mapping):
-        return dict(criterion)
-    last = len(criterion) - 1
+def _of_layers(calls: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The parts of each call; those of all but the last are numbered as in a ``loss_dict``."""
+    last = len(calls) - 1
     return {
         name if layer == last else f"{name}_{layer}": value
-        for layer, parts in enumerate(criterion)
+        for layer, parts in enumerate(calls)
         for name, value in parts.items()
     }
 

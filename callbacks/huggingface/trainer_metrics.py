@@ -10,18 +10,18 @@ from boxscore import CATALOGUE
 from boxscore.keys import further_split
 from boxscore.warn import Warnings
 
-TIME = "_runtime"
-"""The end of a name that every evaluation has."""
+ENDING = "_runtime"
+"""Of the one metric that each evaluation has; the rest of its name is ``metric_key_prefix=``."""
 
 
 def prefix_of(metrics: Mapping[str, Any]) -> str:
-    """The ``metric_key_prefix=`` of an evaluation, ``"eval"`` by default."""
-    return next((name[: -len(TIME)] for name in metrics if name.endswith(TIME)), "eval")
+    """The prefix of an evaluation's metrics, ``"eval"`` by default."""
+    return next((name[: -len(ENDING)] for name in metrics if name.endswith(ENDING)), "eval")
 
 
-def split_of(prefix: str) -> str:
-    """The split of an evaluation: the test set, or a further one by its name."""
-    name = prefix.removeprefix("eval").strip("_")
+def split_of(metrics: Mapping[str, Any]) -> str:
+    """The split of an evaluation: ``"test"``, or a further test set by its prefix."""
+    name = prefix_of(metrics).removeprefix("eval").strip("_")
     return further_split(name) if name else "test"
 
 
@@ -30,8 +30,7 @@ def add(
 ) -> None:
     """Add ``values`` by catalogue name to the Trainer's ``metrics``, whose own values stay.
 
-    Where ``best``, its ``metric_for_best_model=``, is of the catalogue, the Trainer needs it: it is
-    NaN where it is undefined.
+    The Trainer needs ``best``, its ``metric_for_best_model=``: NaN where that is undefined.
     """
     prefix = prefix_of(metrics)
     named = {f"{prefix}_{name}": value for name, value in values.items()}
