@@ -94,10 +94,10 @@ def _without_runs(store: Path) -> str:
         return f"{store.parent} has no mlflow.db (MLflow)"
     try:
         with closing(sqlite3.connect(f"{store.resolve().as_uri()}?mode=ro", uri=True)) as database:
-            (count,) = database.execute("SELECT count(*) FROM runs").fetchone()
+            database.execute("SELECT 1 FROM runs LIMIT 1")
     except sqlite3.Error as error:
         raise ValueError(f"{store} is no database of MLflow: {error}") from None
-    return "" if count else f"{store} holds no run (MLflow)"
+    return ""  # where it holds no run yet, MLflow shows its experiments, or why it cannot
 
 
 def _start(
