@@ -37,6 +37,8 @@ class Latest:
         Their names never change, for queries and sorting.
         """
         points: dict[str, float] = {}
+        for name in [name for name, value in self.latest.items() if isnan(value)]:
+            del self.latest[name]  # of an evaluation that failed
         self.latest.update(values)
         for name, value in values.items():
             lower = name in CATALOGUE and CATALOGUE[name].better == "lower"
