@@ -194,7 +194,8 @@ def on_the_first_alone() -> dict[str, Any]:
     with warnings_logged() as caught:
         with scored(model, memory) as score:
             trained(score, 4, batches)
-    return told(memory, caught) | {"images": score.run.metric("test").images}  # type: ignore[attr-defined]
+    run: Any = score.run
+    return told(memory, caught) | {"images": run.metric("test").images}
 
 
 def test_a_callback_on_the_first_process_alone_trains_on_and_says_so() -> None:
