@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Unpack
 
 from boxscore import Every, Run, Tag, distributed
@@ -14,6 +15,7 @@ from boxscore.exit_status import ended
 from boxscore.identity.wrappers import network
 from boxscore.keys import originals, splits
 from boxscore.logger import Status
+from boxscore.losses.parts import criterion_parts
 from boxscore.metric import Classes
 from boxscore.warn import Warnings
 
@@ -315,26 +317,28 @@ class CallbackBase:
             epoch: how many epochs have passed, by default as the train loader tells.
             semantic: gives the logits and targets of the batch, for the losses measured on them.
         """
-        from boxscore.losses import criterion_parts
-
-        from .predict import measured_on
-
         run, evaluator = self._open
         self.progress.read(run.names, at_least=AT_ONCE)
         values: Mapping[str, Any] = {}
         try:
-            named = criterion_parts(losses) if run.task == "semantic-segmentation" else losses
-            values = evaluator.scalars(named)
+            if run.task == "semantic-segmentation":
+                losses = criterion_parts(losses)
+            values = evaluator.scalars(losses)
         except Exception as error:
             self.warnings.handle("reading the losses of a step", error)
-        ignore_index = self.ignore_index
         run.record(
             values,
             step=step,
             images=self.progress.images,
             epoch=self.epochs() if epoch is None else epoch,
-            batch=None if semantic is None else lambda: measured_on(*semantic(), ignore_index),
+            batch=None if semantic is None else partial(self._measured, semantic),
         )
+
+    def _measured(self, semantic: Callable[[], tuple[Any, Any]]) -> dict[str, Any]:
+        """Focal, cross-entropy and Dice loss of a batch."""
+        from .predict import measured_on
+
+        return measured_on(*semantic(), self.ignore_index)
 
     def epochs(self) -> float | None:
         """How many epochs have passed, None where that is not known."""

@@ -84,14 +84,15 @@ class LoopCallback(CallbackBase):
             images: how many images the step took (a number or a batch); by default those of the
                 different batches that went through the model in train mode.
         """
-        self._size = self._size or size_of(images)
         if self.run is None:
+            self._size = self._size or size_of(images)
             self._watch() or self._begin()
         self._count_step(images, targets)
         step = self._steps + 1
-        is_semantic = outputs is not None and targets is not None
-        self.record(losses, step, semantic=(lambda: (outputs, targets)) if is_semantic else None)
-        before, self._epoch = self._epoch, int(self.epochs() or 0)
+        semantic = None if outputs is None or targets is None else lambda: (outputs, targets)
+        epoch = self.epochs()
+        self.record(losses, step, epoch=epoch, semantic=semantic)
+        before, self._epoch = self._epoch, int(epoch or 0)
         self.evaluate_what_is_due(step, self._epoch if self._epoch > before else None)
 
     def close(self, status: Status = "FINISHED") -> None:

@@ -41,5 +41,6 @@ _NAMES = {
 def __getattr__(name: str) -> Any:
     for module, names in _NAMES.items():
         if name in names.split():
-            return getattr(import_module(f".{module}", __name__), name)
+            found = globals()[name] = getattr(import_module(f".{module}", __name__), name)
+            return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
