@@ -187,16 +187,16 @@ class Evaluation:
             image_ids: of the N images, where the targets have none.
 
         Raises:
-            ValueError: naming image, field and value; the metrics then hold nothing of the batch.
+            ValueError: naming image, field and value; `skip` then takes the batch's losses.
         """
         if image_ids is not None and len(image_ids) != len(targets):
             raise ValueError(f"{len(image_ids)} image ids for {len(targets)} targets")
         self.share.task_metric.update(predictions, targets, image_ids)
         for metric in self.share.further:
             metric.update(predictions, targets)
+        self._add_losses(predictions, targets, losses)
         self.share.images += len(targets)
         self.share.batch_size = max(self.share.batch_size, len(targets))
-        self._add_losses(predictions, targets, losses)
 
     def skip(self, predictions: Any, targets: Any, losses: Mapping[str, Any] | None = None) -> None:
         """Take a batch's losses only; the set then has no metrics."""

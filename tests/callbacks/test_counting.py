@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from boxscore import Identity
 from boxscore.callbacks.loop import LoopCallback
@@ -90,6 +90,43 @@ def test_the_number_of_forwards_does_not_count(step: Callable[[Any, Any, Any], N
     assert list(series(memory, "progress/images_seen").values()) == [*range(2, 18, 2)]
     assert list(series(memory, "progress/epoch").values()) == [n / 4 for n in range(1, 9)]
     assert list(series(memory, "IoU")) == [4, 8]
+
+
+class Streamed(IterableDataset[Any]):
+    """A data set that is not read by index, and tells its length all the same."""
+
+    def __len__(self) -> int:
+        return 6
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([(torch.full((3, 4, 4), n / 6), torch.zeros(4, 4).long()) for n in range(6)])
+
+
+@pytest.mark.parametrize("count", [None, 2])
+def test_a_stream_with_a_length_is_measured(count: int | None) -> None:
+    model, memory = Views(), MemoryLogger()
+    score = LoopCallback(
+        model,
+        torch.optim.SGD(model.parameters(), lr=0.1),
+        DataLoader(Streamed(), batch_size=4),
+        train_loader=DataLoader(Streamed(), batch_size=2),
+        task="semantic-segmentation",
+        identity=IDENTITY,
+        dataset="d",
+        classes=["a", "b"],
+        criterion=nn.CrossEntropyLoss(),
+        loggers=[memory],
+        log_every=1,
+        evaluate_train_every=1,
+        evaluate_images=count,
+        on_error="raise",
+    )
+    with score:
+        score.step(model(torch.rand(2, 3, 4, 4)).mean())
+        score.evaluate()
+    assert score.run is not None
+    for split in ("test", "train"):
+        assert len(score.run.metric(split).evaluated) == (count or 6)
 
 
 def test_views_of_one_batch_that_count_as_accumulation_are_told() -> None:
