@@ -1,4 +1,4 @@
-"""A logger in front of a logger: what is recorded is on disk at once, and is delivered later."""
+"""A logger in front of a logger: items are written to disk at once, and delivered later."""
 
 from __future__ import annotations
 

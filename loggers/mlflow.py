@@ -353,7 +353,7 @@ def _digest(fingerprint: str) -> str:
 
 
 def _create_database(uri: str) -> None:
-    """Create the SQLite file of a tracker whole: a process that is killed meanwhile breaks none.
+    """Create a tracker's SQLite file whole, so that a killed process leaves none that is broken.
 
     MLflow creates it in many transactions, and cannot open one that it did not complete.
     """

@@ -200,7 +200,7 @@ class Spool:
     def within(cls, folder: Path) -> list[Spool]:
         """Every spool in ``folder`` or deeper, the earliest run first; release each of them."""
         found = []
-        for path, _, names in os.walk(folder):  # it ignores folders that are deleted meanwhile
+        for path, _, names in os.walk(folder):  # it skips deleted folders
             if _CALLS in names:
                 with suppress(ValueError, OSError):  # just being created or deleted
                     found.append(cls(Path(path)))

@@ -1,9 +1,9 @@
-"""Several processes that train one model: what all of them saw, told by the first.
+"""Exchanges between the processes that train one model.
 
-Only what must be is exchanged, and only when a point is due: sums of losses, compact states of
-metrics, figures. Everything goes through torch's process group, on the thread that trains, so that
-its order is that of the training's own exchanges. In a single process each function hands back
-what it was given, and imports nothing.
+Values are exchanged only when a point is due: sums of losses, compact states of metrics, results.
+Every exchange goes through torch's process group, on the training thread, so that its order is that
+of the training's own exchanges. In a single process each function returns its argument, and imports
+nothing.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ PATIENCE = 60.0
 """Seconds for which a process that begins a training waits for the others to begin theirs."""
 
 _trainings = 0
-_alone_as: int | None = None  # this process's number where not all came, and each goes on alone
+_alone_as: int | None = None  # this process's number where some ranks are missing
 
 
 def all_here() -> bool:
-    """Whether every process has come to be measured; asked by each when a training begins.
+    """Whether every rank has a callback; each calls it when a training begins.
 
-    A callback that only the first process has would wait for exchanges in which the others never
-    take part. Where some are not here in time, all agree that each goes on alone: from then on
-    there is one process, and only the first of those that came is number 0.
+    A callback on rank 0 alone would wait for exchanges in which the other ranks take no part. Where
+    some ranks do not call this within `PATIENCE`, the others agree to measure alone: from then on
+    each is a single process, and only the first of them has number 0.
     """
     global _trainings, _alone_as  # noqa: PLW0603  # a process is in one training at a time
     _alone_as = None
@@ -43,7 +43,7 @@ def all_here() -> bool:
     with suppress(RuntimeError):  # torch's, when time is over
         store.wait(keys, timedelta(seconds=PATIENCE))
     came = " ".join(str(one) for one, key in enumerate(keys) if store.check([key]))
-    # whoever is the first to say who came decides it for all, so that none thinks otherwise
+    # the first rank to store the list decides it for all
     came = store.compare_set(f"boxscore/{_trainings}", "", came).decode()
     if len(came.split()) < size():
         _alone_as = 0 if came.split()[0] == str(rank()) else max(1, rank())
@@ -155,9 +155,9 @@ def copy_of_first(tensors: Iterable[Any]) -> None:
 def meet(topic: str, value: T, step: float) -> list[T]:
     """The ``value`` of those ranks that are at the same ``topic`` of the same ``step``.
 
-    Ranks whose loaders differ in length may be at different points of their training. Then who is
-    behind goes on with what it has, and who is ahead waits: nobody waits for somebody who waits in
-    turn, and they meet again as soon as they can.
+    Ranks whose loaders differ in length may be at different steps. A rank at an earlier step
+    returns immediately with the ranks at the same step; a rank at a later step repeats the gather
+    until the others have reached it.
     """
     while True:
         told = gathered((step, topic, value))
