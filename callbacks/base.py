@@ -249,7 +249,7 @@ class CallbackBase:
         if self._facts.evaluates_at_end and min(at for _, at in reached) < step:
             run.reach(step)
             self.evaluate_now()
-        self.progress.epoch_ended(step, self._open[0].names)
+        self.progress.epoch_ended(step, run.names)
         evaluator.tag_train_set()
         return "FINISHED"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -50,6 +51,8 @@ class Evaluator:
         self._contents: dict[str, Mapping[str, str]] = {}
         self._images: dict[str, int] = {}
         self._sets: dict[str, tuple[Any, str]] = {}
+        self._compared: tuple[Any, Any] = (None, None)
+        self._in_both: list[str] = []
         self._box_sums: list[Any] = []
         self._seconds = 0.0
         self._began = time.perf_counter()
@@ -311,7 +314,10 @@ class Evaluator:
         both = sorted(i for i, content in test.items() if content and train.get(i) == content)
         if not both and self.train_loader is not None and main in self.loaders:
             loaders = self.train_loader, self.loaders[main]
-            both = in_both(*(getattr(loader, "dataset", loader) for loader in loaders))
+            data = tuple(getattr(loader, "dataset", loader) for loader in loaders)
+            if not all(map(operator.is_, data, self._compared)):  # of these, once
+                self._compared, self._in_both = data, in_both(*data)
+            both = self._in_both
         if both:
             self._run.tag("leak", f"{len(both)} images")
             self._run.warnings.warn_once(
