@@ -113,7 +113,7 @@ class CallbackBase:
 
         from .model_info import classes_of, inferred, task_of
 
-        if not distributed.all_here():
+        if not distributed.all_ranks_present():
             self.warnings.warn_once(
                 "alone",
                 "some processes of this training have no callback: only this one is measured; "
@@ -241,7 +241,7 @@ class CallbackBase:
     def _final_evaluation(self) -> Status:
         run, evaluator = self._open
         try:
-            reached = distributed.until_all("the end", (run.step, evaluator.evaluated_at))
+            reached = distributed.gather_at_end("the end", (run.step, evaluator.evaluated_at))
         except RuntimeError as error:  # torch's, where another process is gone
             self.warnings.count_error("another process did not finish", error)
             return "FAILED"

@@ -186,7 +186,7 @@ class Evaluator:
             stack.enter_context(random_numbers_kept(loader))
             stack.enter_context(modes_kept(model))
             stack.enter_context(torch.no_grad())
-            ready = distributed.meet(f"evaluation of {split}", None, evaluation.step)
+            ready = distributed.gather_at(f"evaluation of {split}", None, evaluation.step)
             if len(ready) < distributed.size():
                 raise RuntimeError("the processes are at different steps")
             model.eval()

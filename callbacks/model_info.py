@@ -40,7 +40,7 @@ def buffers_of_the_first(model: Any) -> Iterator[None]:
         return
     buffers = list(inner.buffers())
     own = [buffer.clone() for buffer in buffers]
-    distributed.copy_of_first(buffers)
+    distributed.copy_from_rank0(buffers)
     try:
         yield
     finally:

@@ -78,7 +78,7 @@ class Progress:
             self._skip_epoch = False
         elif not self.is_whole:
             self.read(names)
-            for share in distributed.meet("images of the train set", self.contents, step):
+            for share in distributed.gather_at("images of the train set", self.contents, step):
                 self.contents = self.contents | share
             self.is_whole = True
 

@@ -78,7 +78,9 @@ def share(loader: Any, count: int | None, reader: BatchReader) -> Share:
         chosen, batch_size = lowest(ids, count), _batch_size(loader)
         groups = [chosen[n : n + batch_size] for n in range(0, len(chosen), batch_size)]
     else:
-        groups = distributed.from_first(lambda: [list(group) for group in loader.batch_sampler])
+        groups = distributed.broadcast_from_rank0(
+            lambda: [list(group) for group in loader.batch_sampler]
+        )
     return _in_turn(loader, groups, ids)
 
 

@@ -24,7 +24,7 @@ _trainings = 0
 _alone_as: int | None = None  # this process's number where some ranks are missing
 
 
-def all_here() -> bool:
+def all_ranks_present() -> bool:
     """Whether every rank has a callback; each calls it when a training begins.
 
     A callback on rank 0 alone would wait for exchanges in which the other ranks take no part. Where
@@ -77,7 +77,7 @@ def gathered(value: T) -> list[T]:
     return values
 
 
-def to_first(value: T) -> list[T]:
+def gather_to_rank0(value: T) -> list[T]:
     """The ``value`` of every rank, by rank, on the first, which gets its own object back.
 
     The others get an empty list.
@@ -90,7 +90,7 @@ def to_first(value: T) -> list[T]:
     return [value, *values[1:]] if values else []
 
 
-def from_first(make: Callable[[], T]) -> T:
+def broadcast_from_rank0(make: Callable[[], T]) -> T:
     """What ``make`` returns on the first rank, on every rank.
 
     Raises:
@@ -115,7 +115,7 @@ def from_first(make: Callable[[], T]) -> T:
     return value if rank() == 0 else pickle.loads(told[0])  # type: ignore[no-any-return]
 
 
-def unanimous(work: Callable[[], T]) -> T:
+def raise_if_any_rank_failed(work: Callable[[], T]) -> T:
     """What ``work`` returns here, if it raises on no rank.
 
     Raises:
@@ -145,14 +145,14 @@ def _sendable(error: Exception) -> Exception:
     return error
 
 
-def copy_of_first(tensors: Iterable[Any]) -> None:
+def copy_from_rank0(tensors: Iterable[Any]) -> None:
     """Overwrite ``tensors`` with those of the first rank, which are as many and of such shapes."""
     group = _group()
     for tensor in tensors if group else ():
         group.broadcast(tensor, src=0)
 
 
-def meet(topic: str, value: T, step: float) -> list[T]:
+def gather_at(topic: str, value: T, step: float) -> list[T]:
     """The ``value`` of those ranks that are at the same ``topic`` of the same ``step``.
 
     Ranks whose loaders differ in length may be at different steps. A rank at an earlier step
@@ -165,9 +165,9 @@ def meet(topic: str, value: T, step: float) -> list[T]:
             return [other for at, about, other in told if (at, about) == (step, topic)]
 
 
-def until_all(topic: str, value: T) -> list[T]:
+def gather_at_end(topic: str, value: T) -> list[T]:
     """The ``value`` of every rank, once all are at ``topic``, after all steps."""
-    return meet(topic, value, math.inf)
+    return gather_at(topic, value, math.inf)
 
 
 def _group() -> Any:

@@ -241,15 +241,15 @@ class Evaluation:
                 self._sum_losses()
         except Exception as raised:  # raised again once the other processes have been told
             failed, error = True, raised
-        ends = distributed.meet(f"end of {self.split}", failed, self.step)
+        ends = distributed.gather_at(f"end of {self.split}", failed, self.step)
         if error is not None:
             raise error
         if failed:
             return None
         if any(ends) or len(ends) < distributed.size():
             raise RuntimeError(f"another process could not evaluate its share of {self.split!r}")
-        shares = distributed.to_first(self.share)
-        results = distributed.from_first(lambda: Results.of(shares, seconds))
+        shares = distributed.gather_to_rank0(self.share)
+        results = distributed.broadcast_from_rank0(lambda: Results.of(shares, seconds))
         if not results.images:
             raise ValueError(f"no image was read of {self.split!r}: its loader is empty")
         return replace(results, metric=self.share.task_metric)

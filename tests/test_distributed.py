@@ -34,26 +34,28 @@ def raised(work: Callable[[], Any]) -> str:
 def exchanged() -> dict[str, Any]:
     """Every exchange once, as one process sees it."""
     me, own = distributed.rank(), object()
-    others = distributed.to_first((me, own if me == 0 else None))
+    others = distributed.gather_to_rank0((me, own if me == 0 else None))
 
     def fail(error: Exception) -> Any:
         raise error
 
     tensors = [torch.full((2,), float(me)), torch.tensor(me)]
-    distributed.copy_of_first(tensors)
+    distributed.copy_from_rank0(tensors)
     return {
         "place": (me, distributed.size()),
         "gathered": distributed.gathered({"of": me}),
         "to first": [rank for rank, _ in others],
         "own object": bool(others) and others[0][1] is own,
-        "from first": distributed.from_first(lambda: f"made by {me}"),
-        "its error": raised(lambda: distributed.from_first(lambda: fail(ValueError(f"of {me}")))),
-        "an odd error": raised(lambda: distributed.from_first(lambda: fail(Odd()))),
-        "an odd value": raised(lambda: distributed.from_first(lambda: lambda: me)),
+        "from first": distributed.broadcast_from_rank0(lambda: f"made by {me}"),
+        "its error": raised(
+            lambda: distributed.broadcast_from_rank0(lambda: fail(ValueError(f"of {me}")))
+        ),
+        "an odd error": raised(lambda: distributed.broadcast_from_rank0(lambda: fail(Odd()))),
+        "an odd value": raised(lambda: distributed.broadcast_from_rank0(lambda: lambda: me)),
         "copy": [tensor.tolist() for tensor in tensors],
-        "at one topic": distributed.meet("a", me, 1),
-        "at two topics": distributed.meet("b" if me == 0 else "c", me, 2),
-        "after all": distributed.until_all("the end", me),
+        "at one topic": distributed.gather_at("a", me, 1),
+        "at two topics": distributed.gather_at("b" if me == 0 else "c", me, 2),
+        "after all": distributed.gather_at_end("the end", me),
     }
 
 
@@ -81,10 +83,10 @@ def trained(steps: int) -> list[tuple[int, list[int]]]:
     me = distributed.rank()
     met = []
     for step in range(1, steps + me * 2 + 1):
-        met.append((step, distributed.meet("train", me, step)))
+        met.append((step, distributed.gather_at("train", me, step)))
         if step == 1 and me == 0:  # its epoch ends, the others' do not
-            met.append((-1, distributed.meet("epoch", me, step)))
-    met.append((0, distributed.until_all("the end", me)))
+            met.append((-1, distributed.gather_at("epoch", me, step)))
+    met.append((0, distributed.gather_at_end("the end", me)))
     return met
 
 
@@ -104,7 +106,7 @@ def late(seconds: float) -> tuple[float, list[int]]:
     if distributed.rank() == 1:
         time.sleep(seconds)
     start = time.monotonic()
-    return time.monotonic() - start, distributed.until_all("the end", distributed.rank())
+    return time.monotonic() - start, distributed.gather_at_end("the end", distributed.rank())
 
 
 def test_the_end_is_waited_for() -> None:
@@ -120,7 +122,7 @@ def begun(*, absent: tuple[int, ...], patience: float, late: int = -1) -> Any:
         time.sleep(3 * patience)
     if me not in absent:
         first = (
-            distributed.all_here(),
+            distributed.all_ranks_present(),
             distributed.rank(),
             distributed.size(),
             distributed.gathered(me),
@@ -131,7 +133,7 @@ def begun(*, absent: tuple[int, ...], patience: float, late: int = -1) -> Any:
         torch.distributed.barrier()
     distributed.PATIENCE = 60
     return first, (
-        distributed.all_here(),
+        distributed.all_ranks_present(),
         distributed.rank(),
         distributed.size(),
         distributed.gathered(me),
@@ -176,9 +178,10 @@ def test_where_not_all_came_each_is_alone_and_one_is_the_first() -> None:
 def test_without_torch_nothing_is_imported() -> None:
     code = (
         "import sys\nfrom boxscore import distributed\n"
-        "assert distributed.gathered(1) == distributed.to_first(1) == [1]\n"
-        "assert distributed.meet('a', 1, 1) == [1] and distributed.size() == 1\n"
-        "assert distributed.from_first(lambda: 2) == 2 and distributed.all_here()\n"
+        "assert distributed.gathered(1) == distributed.gather_to_rank0(1) == [1]\n"
+        "assert distributed.gather_at('a', 1, 1) == [1] and distributed.size() == 1\n"
+        "assert distributed.broadcast_from_rank0(lambda: 2) == 2\n"
+        "assert distributed.all_ranks_present()\n"
         "print([name for name in sys.modules if name.startswith(('torch', 'numpy', 'pickle'))])"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -189,9 +192,9 @@ def test_a_single_process_keeps_its_very_objects() -> None:
     own = object()
     assert (
         distributed.gathered(own)[0]
-        is distributed.to_first(own)[0]
-        is distributed.meet("a", own, 1)[0]
+        is distributed.gather_to_rank0(own)[0]
+        is distributed.gather_at("a", own, 1)[0]
         is own
     )
     with pytest.raises(ZeroDivisionError):
-        distributed.from_first(lambda: 1 // 0)
+        distributed.broadcast_from_rank0(lambda: 1 // 0)

@@ -74,7 +74,9 @@ def evaluate(
         OSError: for a file that cannot be read.
     """
     options = {"ignore_unknown": ignore_unknown, "pycocotools_areas": pycocotools_areas}
-    data = distributed.unanimous(lambda: read(annotations, predictions, masks=masks, **options))
+    data = distributed.raise_if_any_rank_failed(
+        lambda: read(annotations, predictions, masks=masks, **options)
+    )
     if not data.sizes:
         raise ValueError(f"{annotations.name} holds no image")
     metric = DetectionMetrics(
@@ -87,8 +89,8 @@ def evaluate(
     for remark in data.remarks if distributed.rank() == 0 else ():
         Warnings().warn_once("files", remark)
     if destination is None:
-        distributed.unanimous(lambda: _feed(data, metric.update))
-        for share in distributed.to_first(metric)[1:]:
+        distributed.raise_if_any_rank_failed(lambda: _feed(data, metric.update))
+        for share in distributed.gather_to_rank0(metric)[1:]:
             metric.merge(share)
         return metric
     run = Run(
@@ -101,7 +103,7 @@ def evaluate(
         on_error="raise",
     )
     with run, run.evaluation("test", step=destination.step) as evaluation:
-        distributed.unanimous(lambda: _feed(data, evaluation.update))
+        distributed.raise_if_any_rank_failed(lambda: _feed(data, evaluation.update))
     return metric
 
 

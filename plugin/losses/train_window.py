@@ -60,7 +60,7 @@ class TrainWindow:
             sums = self._losses.take()
         except Exception as error:
             self._warnings.handle("summing the losses of a window", error)
-        shares = distributed.meet("train", (sums, self._images), step)
+        shares = distributed.gather_at("train", (sums, self._images), step)
         images = sum(count for _, count in shares)
         return WeightedSums.of([share for share, _ in shares]), self._speed(images)
 
