@@ -147,7 +147,9 @@ def _chart_view(uri: str) -> str:
     """The part of a link that opens the newest experiment's charts, past MLflow's start page."""
     from mlflow import MlflowClient
 
+    from boxscore.loggers.mlflow_view import view_fragment
+
     client = MlflowClient(uri)
     experiments = client.search_experiments(order_by=["last_update_time DESC"])
     newest = next((e.experiment_id for e in experiments if e.name != "Default"), "0")
-    return f"#/experiments/{newest}/runs?compareRunsMode=CHART&workflowType=machine_learning"
+    return view_fragment(newest)
