@@ -163,15 +163,21 @@ def test_tensorboard_keeps_every_point_and_overlays_train_and_test(links: Links,
 
 
 @pytest.mark.slow
-def test_no_chart_in_mlflow_holds_losses_of_two_groups(links: Links, page: Any) -> None:
+def test_mlflow_opens_on_metrics_and_losses_by_group(links: Links, page: Any) -> None:
     assert links.mlflow is not None
     page.goto(links.mlflow)
     for group in GROUPS:
         page.get_by_text(f"loss {group}", exact=True).first.wait_for(timeout=90_000)
     lines = page.locator("body").inner_text().splitlines()
-    names = [line for line in lines if re.fullmatch(r"(loss|metric) [^/()]+", line)]
-    assert [name for name in names if name.startswith("loss")] == [f"loss {g}" for g in GROUPS]
-    assert sum(name.startswith("metric bccd-test") for name in names) == 1
+    shown = [re.sub(r" \(\d+\)$", "", line) for line in lines]
+    sections = [line for line in shown if re.fullmatch(r"(loss|metric|overview)[^/]*", line)]
+    (of_set,) = (line for line in sections if line.startswith("metric bccd-test"))
+    assert sections == ["overview", of_set, *(f"loss {group}" for group in GROUPS)]
+    titles = [f"box_AP {of_set.removeprefix('metric ')}", *(f"total {group}" for group in GROUPS)]
+    for title in titles:  # without a click, and whole
+        box = page.get_by_text(title, exact=True).first
+        assert box.evaluate("title => title.scrollWidth <= title.clientWidth"), title
+        assert box.bounding_box()["y"] < 1100, title
 
 
 @pytest.mark.slow
