@@ -2,8 +2,10 @@
 
 MLflow draws one chart for each key, and cuts titles before the measure's name. This view begins
 with the main metrics and the total losses; then it has a section for each evaluated set, with all
-runs in a chart, and one for each group, with the test and the train loss in a chart. It is a tag of the experiment, in a format that MLflow does not document
-(read from MLflow 3.17; saved views came with 3.15): the page of another version leaves it out.
+runs in a chart, and one for each group, with the test and the train loss in a chart.
+
+It is a tag of the experiment, in a format that MLflow does not document (read from MLflow 3.17;
+saved views came with 3.15): a page of another version ignores it.
 """
 
 from __future__ import annotations

@@ -1,0 +1,63 @@
+"""The settings of a training that runs are compared by, as the tracker's params."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from boxscore import distributed
+from boxscore.identity.wrappers import unwrapped
+
+from .batches import length
+
+
+def training_params(
+    model: Any,
+    optimizer: Any,
+    train_loader: Any,
+    test_loader: Any,
+    known: Mapping[str, object],
+) -> dict[str, str]:
+    """What the model, the optimizer and the loaders state; what they do not state is left out.
+
+    Args:
+        model: wrapped or not; its parameters are counted, frozen ones too.
+        optimizer: gives its name, and the learning rate and the weight decay of its groups.
+        train_loader: gives the batch size and the number of images.
+        test_loader: gives the number of images.
+        known: what the framework states, such as ``precision`` and ``epochs``; of these
+            ``accumulate``, the batches of one optimizer step in each process, counts in
+            ``batch_size``, the images of one step in all processes.
+    """
+    facts = dict(known)
+    accumulate = facts.pop("accumulate", 1)
+    found: dict[str, Callable[[], object]] = {
+        "optimizer": lambda: type(optimizer).__name__ if optimizer is not None else None,
+        "learning_rate": lambda: _of_groups(optimizer, "initial_lr", "lr"),
+        "weight_decay": lambda: _of_groups(optimizer, "weight_decay"),
+        "batch_size": lambda: _batch_size(train_loader) * accumulate * distributed.size() or None,
+        "train_images": lambda: length(getattr(train_loader, "dataset", None)) or None,
+        "test_images": lambda: length(getattr(test_loader, "dataset", None)) or None,
+        "model_parameters": lambda: sum(p.numel() for p in unwrapped(model).parameters()) or None,
+    }
+    for name, read in found.items():
+        with suppress(Exception):  # a framework's object may state it otherwise, or not at all
+            facts.setdefault(name, read())
+    return {name: str(value) for name, value in facts.items() if value is not None}
+
+
+def _of_groups(optimizer: Any, *names: str) -> str | None:
+    """The values of the parameter groups; one where they agree."""
+    values = [_first(group, names) for group in optimizer.param_groups]
+    return ", ".join(dict.fromkeys(f"{float(v):g}" for v in values if v is not None)) or None
+
+
+def _first(group: Mapping[str, Any], names: Iterable[str]) -> Any:
+    """The first of ``names``: schedulers keep the peak in ``initial_lr``, and warm ``lr`` up."""
+    return next((group[name] for name in names if name in group), None)
+
+
+def _batch_size(loader: Any) -> int:
+    size = getattr(loader, "batch_size", None)
+    return size or getattr(getattr(loader, "batch_sampler", None), "batch_size", None) or 0
