@@ -5,53 +5,25 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Unpack
 
 from boxscore import Every, Run, Tag, distributed
-from boxscore.catalogue import Task
 from boxscore.exit_status import ended
 from boxscore.identity.wrappers import network
 from boxscore.keys import originals, splits
 from boxscore.logger import Status
 from boxscore.losses.parts import criterion_parts
-from boxscore.metric import Classes
 from boxscore.warn import Warnings
 
 from .batches import BatchReader, length
 from .data_info import dataset_name
 from .evaluator import Evaluator
+from .facts import Facts, training_params
 from .hooks import Hook
 from .options import NEW, Keywords, Options
 from .predict import Predict
 from .progress import AT_ONCE, Progress
-
-
-@dataclass
-class Facts:
-    """What a framework knows of a training; the user's options come first.
-
-    Attributes:
-        task: that the model is made for.
-        classes: names by label.
-        dataset: the name of the data.
-        size: the input size and its source, for models that take any size.
-        ignore_index: the label that the training's criterion ignores.
-        loaders: of the test set, or several by name.
-        train_loader: of the train set.
-        evaluates: whether the framework itself goes through the test sets.
-    """
-
-    task: Task | None = None
-    classes: Classes | None = None
-    dataset: str | None = None
-    size: Any = None
-    ignore_index: int | None = None
-    loaders: Any = None
-    train_loader: Any = None
-    evaluates: bool = False
-    evaluates_at_end: bool = field(default=True)
 
 
 class CallbackBase:
@@ -141,6 +113,13 @@ class CallbackBase:
             fingerprint=options.fingerprint,
             ignore_index=self.ignore_index,
             per_class=options.per_class,
+            params=training_params(
+                model,
+                optimizer,
+                facts.train_loader,
+                first,
+                {**facts.settings, **(options.params or {})},
+            ),
             warnings=self.warnings,
             status_if_not_closed=self.status_if_not_closed,
         )

@@ -101,6 +101,12 @@ def facts_of(trainer: Any, images: Any, criterion: Any, given: Collection[str]) 
         ignore_index=ignored_by(criterion),
         loaders=loaders,
         train_loader=train_loader if hasattr(train_loader, "dataset") else None,
+        settings={
+            "accumulate": trainer.accumulate_grad_batches,
+            "precision": trainer.precision,
+            "epochs": trainer.max_epochs if (trainer.max_epochs or -1) > 0 else None,
+            "steps": trainer.max_steps if trainer.max_steps > 0 else None,
+        },
         evaluates=True,
         # what is left out of Lightning's validation would make another set of it
         evaluates_at_end=not follows or (isinstance(limit, float) and limit == 1.0),

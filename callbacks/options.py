@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypedDict
 
@@ -40,6 +40,7 @@ class Keywords(TypedDict, total=False):
     fingerprint: str | None
     predict: Predict | None
     ignore_index: int | None
+    params: Mapping[str, object] | None
     per_class: PerClass
     on_error: Literal["warn", "raise"]
 
@@ -69,6 +70,8 @@ class Options:
         predict: ``predict(model, batch) -> (losses, predictions, targets)`` adapts any model.
         ignore_index: of semantic targets; such pixels count nowhere. By default the criterion's, or
             255.
+        params: further settings by which runs are compared; they replace those of the same name
+            that are read from model, optimizer and loaders.
         per_class: of how many classes, the most frequent first, trackers get points; ``"all"``.
         on_error: ``"warn"`` or ``"raise"``, when measuring fails.
     """
@@ -89,6 +92,7 @@ class Options:
     fingerprint: str | None = None
     predict: Predict | None = None
     ignore_index: int | None = 255
+    params: Mapping[str, object] | None = None
     per_class: PerClass = 20
     on_error: Literal["warn", "raise"] = "warn"
 

@@ -182,6 +182,7 @@ class BoxscoreCallback(CallbackBase, TrainerCallback):
             size=Reading(made, "the image processor") if made else size_of(images),
             ignore_index=ignored_label(model, processor),
             train_loader=given.get("train_dataloader"),
+            settings=trainer_metrics.settings_of(given["args"], given["state"]),
             evaluates=True,
             evaluates_at_end=not given["args"].load_best_model_at_end,  # else with its weights
         )

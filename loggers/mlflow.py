@@ -11,7 +11,6 @@ import functools
 import hashlib
 import os
 import shutil
-import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -24,8 +23,8 @@ from boxscore.keys import FACT
 from boxscore.logger import Refused, Status
 from boxscore.records import File, Item, Point, RunStart, Tag
 
+from .mlflow_page import RunPage
 from .mlflow_requests import Rejected, Unclear, mlflow_request
-from .mlflow_view import first_keys, renew_view, view_fragment
 from .resume import unrecorded
 from .tracking_uri import absolute, artifacts_beside, no_folder, public, sqlite_file
 
@@ -60,8 +59,7 @@ class MLflowLogger:
     ) -> None:
         self._given = None if tracking_uri is None else no_folder(str(tracking_uri))
         self._experiment, self._join = experiment, run
-        self._uri = self._run = self._experiment_id = ""
-        self._keys: set[str] = set()  # of the points that were sent
+        self._uri = self._run = ""
         self._client: Any = None
         self._start: RunStart | None = None
         self._created: dict[str, str] = {}  # MLflow's run id by ours
@@ -148,7 +146,7 @@ class MLflowLogger:
                 _create_database(self._uri)
                 self._client = MlflowClient(self._uri)
                 run = self._client.get_run(self._join) if self._join else self._own_run(start)
-                self._run, self._experiment_id = run.info.run_id, run.info.experiment_id
+                self._run = str(run.info.run_id)
                 self._recorded = self._last_steps() if start.resumed else {}
         except Refused as refusal:
             raise ValueError(f"MLflow does not open the run: {refusal.reason}") from None
@@ -157,11 +155,7 @@ class MLflowLogger:
         params = [Tag(*param) for param in start.params.items()]
         self._refused += self._written(params, self._set_params)
         self._repeat_unclear(self._refused, len(tags) + len(params))
-        self._keys = set(first_keys(start.tags))
-        self._renew_view()
-        if self._uri.startswith("http") and not start.resumed:
-            link = f"{public(self._uri).rstrip('/')}/{view_fragment(self._experiment_id)}"
-            print(f"boxscore: compare this run with others at {link}", file=sys.stderr)
+        self._page = RunPage(self._client, self._uri, run.info, start)
 
     def log(self, items: Sequence[Item]) -> None:
         """Write ``items``; MLflow keeps an identical point once.
@@ -181,9 +175,7 @@ class MLflowLogger:
         refused += self._written(sets, self._add_inputs)
         for file in files:
             refused += self._stored(file)
-        if new := {point.key for point in points} - self._keys:
-            self._keys |= new
-            self._renew_view()
+        self._page.follow(points)
         self._repeat_unclear(refused, len(points) + len(tags) + len(sets) + len(files))
         refused, self._refused = self._refused + refused, []
         if refused:
@@ -204,7 +196,7 @@ class MLflowLogger:
     def close(self, status: Status = "FINISHED", *, time: float | None = None) -> None:
         """End the run, if it is boxscore's, at ``time`` (seconds since the epoch; None: now)."""
         if self._run:
-            self._renew_view()  # once more: another run may have written it at the same moment
+            self._page.close()
         if self._run and not self._join:
             from mlflow.entities import RunStatus
 
@@ -215,11 +207,6 @@ class MLflowLogger:
                     self._run, RunStatus.from_string(status), ended, None
                 )
         self._run, self._client = "", None
-
-    def _renew_view(self) -> None:
-        """Keep the experiment's view up to date; no run depends on it."""
-        with suppress(Refused, OSError), mlflow_request(self._uri):
-            renew_view(self._client, self._experiment_id, self._keys)
 
     def _last_steps(self) -> dict[str, int]:
         # the latest metric of a key is that of the largest step

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 from boxscore.catalogue import CATALOGUE
 from boxscore.keys import FACT, parse
@@ -36,10 +37,12 @@ class Description:
         """Whether ``points`` change the description."""
         before = dict(self._figures)
         for point in points:
-            if point.scope.startswith("metric "):
-                self._sets[point.scope.removeprefix("metric ")] = None
-            elif point.name.startswith("summary/"):
-                self._figures[parse(point.key).measure] = (point.value, point.step)
+            with suppress(ValueError):  # another's key, in a run that was joined
+                parts = parse(point.key)
+                if parts.kind == "metric":
+                    self._sets[parts.evaluated_set] = None
+                elif parts.kind == "summary":
+                    self._figures[parts.measure] = point.value, point.step
         return before != self._figures
 
     def markdown(self) -> str:

@@ -112,8 +112,7 @@ def _state(keys: Sequence[Key], collapsed: Iterable[str]) -> dict[str, Any]:
         for parts in in_set:
             charts.append(_chart(scope, parts.measure, [spell(parts)], is_generated=True))
         main = [parts for parts in in_set if parts.measure in _MAIN_METRICS]
-        of_set = scope.removeprefix("metric ")
-        charts += [_chart("overview", f"{p.measure} {of_set}", [spell(p)]) for p in main]
+        charts += [_chart("overview", f"{p.measure} {p.evaluated_set}", [spell(p)]) for p in main]
     sections.append(_section("differences", columns=1))
     charts.append(_differences("differences"))
     for scope in _scopes(keys, "loss"):

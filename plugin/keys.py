@@ -179,8 +179,13 @@ class Key:
         if self.kind in _BY_GROUP:
             return f"{self.kind} {self.group}"
         if self.kind in _BY_SET:
-            return f"{self.kind} {self.dataset}-{self.split} {self.fingerprint}"
+            return f"{self.kind} {self.evaluated_set}"
         return self.kind
+
+    @property
+    def evaluated_set(self) -> str:
+        """With which metrics compare: ``"bccd-test 7f3a2c"``."""
+        return f"{self.dataset}-{self.split} {self.fingerprint}"
 
 
 def spell(parts: Key) -> str:

@@ -74,6 +74,7 @@ class Run:
         metric: TaskMetric | None = None,
         ignore_index: int | None = 255,
         per_class: PerClass = 20,
+        params: Mapping[str, str] | None = None,
         on_error: OnError = "warn",
         warnings: Warnings | None = None,
         status_if_not_closed: Status = "FINISHED",
@@ -92,7 +93,8 @@ class Run:
             fingerprint: of the main test set, instead of the gathered one.
             metric: measures the test set instead of the task's own.
             ignore_index: of semantic targets.
-            per_class: how many classes, the most frequent first, get points; ``"all"`` for all.
+            per_class: how many classes, the most frequent first, get points; or ``"all"``.
+            params: settings of the training, beside the identity's, by which runs are compared.
             on_error: whether a logger's error is a warning, or raised.
             warnings: the callback's, instead of new ones with ``on_error``.
             status_if_not_closed: of a run whose process exits well without closing it.
@@ -103,10 +105,9 @@ class Run:
         if task not in TASKS:
             raise ValueError(f"task: {task!r} is none of {', '.join(TASKS)}")
         self.identity, self.task, self.dataset = identity, task, dataset
-        without = () if task == "semantic-segmentation" else NO_CLASS
-        self.names = class_names(classes, without=without)
-        every = Every.of(log_every)
-        if every.epochs is not None:
+        no_class = () if task == "semantic-segmentation" else NO_CLASS
+        self.names = class_names(classes, without=no_class)
+        if (every := Every.of(log_every)).epochs is not None:
             raise ValueError("log_every: train losses are logged in steps, not epochs")
         self._subject = Subject(identity, task, dataset, self.names)
         self.id = uuid.uuid4().hex
@@ -124,7 +125,7 @@ class Run:
         self._objective = Objective(optimizer, task, self.warnings)
         self._experiment = experiment or dataset
         self._fingerprint = fingerprint and keys.word(fingerprint)
-        self._per_class = per_class
+        self._per_class, self._params = per_class, params or {}
         self._measures = Measures(task, self.names, ignore_index, self.warnings, metric)
         self._window = TrainWindow(every, self.warnings)
         self._tags: dict[str, str] = {}
@@ -308,8 +309,8 @@ class Run:
         self._process = os.getpid()
         atexit.register(self._end_with_process)
         self._thread = LogThread(self._loggers if distributed.rank() == 0 else (), self.warnings)
-        facts = self.id, self._experiment, self._objective.decay
-        self._thread.open(self._subject.run_start(*facts, resumed=self._is_resumed))
+        facts = self.id, self._experiment, self._objective.decay, self._params, self._is_resumed
+        self._thread.open(self._subject.run_start(*facts))
 
     def close(self, status: Status | None = None) -> None:
         """Close every logger; does nothing where none is open.

@@ -52,7 +52,12 @@ class Subject:
                 )
 
     def run_start(
-        self, run_id: str, experiment: str, regularization: str, *, resumed: bool
+        self,
+        run_id: str,
+        experiment: str,
+        regularization: str,
+        params: Mapping[str, str],
+        resumed: bool,
     ) -> RunStart:
         """What loggers are told first."""
         identity = self.identity
@@ -72,6 +77,6 @@ class Subject:
             folder=keys.folder(*parts),
             tags={keys.FACT + name: value for name, value in (facts | more).items()}
             | keys.originals([self.dataset, *self.names.values()]),
-            params=facts,
+            params={keys.legal(name): value for name, value in params.items()} | facts,
             resumed=resumed,
         )

@@ -1,4 +1,4 @@
-"""The metrics that a Trainer hands its callbacks after an evaluation."""
+"""What a Trainer states, and the metrics that it hands its callbacks after an evaluation."""
 
 from __future__ import annotations
 
@@ -12,6 +12,17 @@ from boxscore.warn import Warnings
 
 ENDING = "_runtime"
 """Of the one metric that each evaluation has; the rest of its name is ``metric_key_prefix=``."""
+
+
+def settings_of(args: Any, state: Any) -> dict[str, object]:
+    """The settings of a training, from `TrainingArguments` and `TrainerState`."""
+    return {
+        "batch_size": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+        "learning_rate": f"{args.learning_rate:g}",
+        "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "32",
+        "epochs": f"{args.num_train_epochs:g}" if args.max_steps <= 0 else None,
+        "steps": state.max_steps,
+    }
 
 
 def prefix_of(metrics: Mapping[str, Any]) -> str:

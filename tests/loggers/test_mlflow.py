@@ -72,6 +72,9 @@ def test_names_tags_params_and_points_are_as_the_start_says(uri: str) -> None:
     assert run.data.tags["boxscore.group"] == "RetinaNet 640x640"
     assert run.data.tags["late"] == "fact"
     assert run.data.params == {"algorithm": "RetinaNet", "input_size": "640x640"}
+    assert run.data.tags["mlflow.note.content"].startswith("**boxscore**: RetinaNet 640x640")
+    tags = MlflowClient(uri).get_experiment(run.info.experiment_id).tags
+    assert "mlflow.sharedViewState.boxscore" in tags
     (metric,) = MlflowClient(uri).get_metric_history(run.info.run_id, f"{LOSS}/classification.test")
     assert (metric.step, metric.value, metric.timestamp) == (50, 0.75, 1_000_500)
     logger.close()
@@ -195,6 +198,7 @@ def test_the_active_run_is_joined_and_never_ended(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/own.db")
     with mlflow.start_run() as run:
         mlflow.log_param("algorithm", "the user's")
+        mlflow.set_tag("mlflow.note.content", "a person's notes")
         logger = MLflowLogger(run="active")
         logger.open(run_start(experiment="not used"))
         with pytest.raises(Refused, match="algorithm"):
@@ -207,6 +211,7 @@ def test_the_active_run_is_joined_and_never_ended(
         assert joined.info.status == "RUNNING"
         assert joined.data.metrics == {"total": 1.0}
         assert joined.data.params["algorithm"] == "the user's"
+        assert joined.data.tags["mlflow.note.content"] == "a person's notes"
     assert MlflowClient().get_run(run.info.run_id).info.status == "FINISHED"
     assert MlflowClient().get_experiment_by_name("not used") is None
 

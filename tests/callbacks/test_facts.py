@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from boxscore.callbacks.training_params import training_params
+from boxscore.callbacks.facts import training_params
 
 MODEL = torch.nn.Linear(3, 2)
 

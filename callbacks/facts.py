@@ -1,15 +1,46 @@
-"""The settings of a training that runs are compared by, as the tracker's params."""
+"""What a framework, a model, an optimizer and loaders state of a training."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 from boxscore import distributed
+from boxscore.catalogue import Task
 from boxscore.identity.wrappers import unwrapped
+from boxscore.metric import Classes
 
 from .batches import length
+
+
+@dataclass
+class Facts:
+    """What a framework knows of a training; the user's options come first.
+
+    Attributes:
+        task: that the model is made for.
+        classes: names by label.
+        dataset: the name of the data.
+        size: the input size and its source, for models that take any size.
+        ignore_index: the label that the training's criterion ignores.
+        loaders: of the test set, or several by name.
+        train_loader: of the train set.
+        settings: by which runs are compared, see `training_params`.
+        evaluates: whether the framework itself goes through the test sets.
+    """
+
+    task: Task | None = None
+    classes: Classes | None = None
+    dataset: str | None = None
+    size: Any = None
+    ignore_index: int | None = None
+    loaders: Any = None
+    train_loader: Any = None
+    settings: Mapping[str, object] = field(default_factory=dict)
+    evaluates: bool = False
+    evaluates_at_end: bool = field(default=True)
 
 
 def training_params(

@@ -1,0 +1,63 @@
+"""What MLflow's pages show beside a run's curves: the experiment's view, the run's description."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+from boxscore.logger import Refused
+from boxscore.records import Point, RunStart
+
+from .mlflow_description import NOTE, Description, is_ours
+from .mlflow_requests import mlflow_request
+from .mlflow_view import first_keys, renew_view, view_fragment
+from .tracking_uri import public
+
+
+class RunPage:
+    """Keeps both up to date, and prints the link of the view; no error of it reaches the run.
+
+    Args:
+        client: an `MlflowClient`.
+        uri: of the server or database.
+        info: MLflow's, of the run.
+        start: the run's.
+    """
+
+    def __init__(self, client: Any, uri: str, info: Any, start: RunStart) -> None:
+        self._client, self._uri = client, uri
+        self._run, self._experiment = info.run_id, info.experiment_id
+        self._keys = set(first_keys(start.tags))
+        self._description = Description(start)
+        self._renew_view()
+        if start.resumed:
+            return
+        self._describe()
+        if uri.startswith("http"):
+            link = f"{public(uri).rstrip('/')}/{view_fragment(self._experiment)}"
+            print(f"boxscore: compare this run with others at {link}", file=sys.stderr)
+
+    def follow(self, points: Iterable[Point]) -> None:
+        """Show ``points`` that were logged."""
+        points = list(points)
+        if new := {point.key for point in points} - self._keys:
+            self._keys |= new
+            self._renew_view()
+        if self._description.follow(points):
+            self._describe()
+
+    def close(self) -> None:
+        """Renew the view once more: another run may have written it at the same moment."""
+        self._renew_view()
+
+    def _renew_view(self) -> None:
+        with suppress(Refused, OSError), mlflow_request(self._uri):
+            renew_view(self._client, self._experiment, self._keys)
+
+    def _describe(self) -> None:
+        with suppress(Refused, OSError), mlflow_request(self._uri):
+            tags = self._client.get_run(self._run).data.tags
+            if is_ours(tags.get(NOTE, "")):
+                self._client.set_tag(self._run, NOTE, self._description.markdown())
