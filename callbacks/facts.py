@@ -38,7 +38,7 @@ class Facts:
     ignore_index: int | None = None
     loaders: Any = None
     train_loader: Any = None
-    settings: Mapping[str, object] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
     evaluates: bool = False
     evaluates_at_end: bool = field(default=True)
 
@@ -48,7 +48,7 @@ def training_params(
     optimizer: Any,
     train_loader: Any,
     test_loader: Any,
-    known: Mapping[str, object],
+    known: Mapping[str, Any],
 ) -> dict[str, str]:
     """What the model, the optimizer and the loaders state; what they do not state is left out.
 
@@ -61,7 +61,7 @@ def training_params(
             ``accumulate``, the batches of one optimizer step in each process, counts in
             ``batch_size``, the images of one step in all processes.
     """
-    facts = dict(known)
+    facts: dict[str, Any] = dict(known)
     accumulate = facts.pop("accumulate", 1)
     found: dict[str, Callable[[], object]] = {
         "optimizer": lambda: type(optimizer).__name__ if optimizer is not None else None,

@@ -16,8 +16,8 @@ from boxscore.identity.wrappers import lightning_network, without_ddp
 from boxscore.losses import is_torchvision_detector, test_losses
 from boxscore.warn import Warnings
 
-from .base import Facts
 from .batches import BatchReader
+from .facts import Facts
 from .model_info import size_of
 from .predict import (
     ADVICE,

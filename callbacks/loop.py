@@ -21,8 +21,9 @@ from boxscore import Run
 from boxscore.exit_status import ended, sigterm_raises
 from boxscore.logger import Status
 
-from .base import CallbackBase, Facts
+from .base import CallbackBase
 from .batches import length
+from .facts import Facts
 from .model_info import has_fixed_input_size, size_of
 from .options import Keywords
 from .predict import Predict, ignored_by, predictor

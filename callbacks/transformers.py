@@ -21,8 +21,9 @@ from boxscore.identity.configs import processed
 from boxscore.identity.models import Reading
 from boxscore.logger import Status
 
-from .base import CallbackBase, Facts
+from .base import CallbackBase
 from .evaluator import Evaluator
+from .facts import Facts
 from .huggingface import ignored_label, trainer_metrics
 from .huggingface.forwards import Forward, Forwards, criterion_of, losses_of_batch
 from .huggingface.losses import mean_losses
@@ -50,7 +51,7 @@ class BoxscoreCallback(CallbackBase, TrainerCallback):
     _count = None  # the Trainer evaluates all images
 
     def restart(self) -> None:
-        """Forget every training, but not a checkpoint that was loaded for the next one."""
+        """Forget every training, but not a loaded checkpoint."""
         super().restart()
         self._forwards = Forwards(self.options.predict)
         self._batches: list[list[Forward]] = []  # since the last optimizer step
@@ -182,7 +183,7 @@ class BoxscoreCallback(CallbackBase, TrainerCallback):
             size=Reading(made, "the image processor") if made else size_of(images),
             ignore_index=ignored_label(model, processor),
             train_loader=given.get("train_dataloader"),
-            settings=trainer_metrics.settings_of(given["args"], given["state"]),
+            settings=trainer_metrics.settings_of(given["args"], given.get("state")),
             evaluates=True,
             evaluates_at_end=not given["args"].load_best_model_at_end,  # else with its weights
         )

@@ -15,13 +15,13 @@ ENDING = "_runtime"
 
 
 def settings_of(args: Any, state: Any) -> dict[str, object]:
-    """The settings of a training, from `TrainingArguments` and `TrainerState`."""
+    """The settings of a training, from `TrainingArguments`, and in a training `TrainerState`."""
     return {
         "batch_size": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
         "learning_rate": f"{args.learning_rate:g}",
         "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "32",
         "epochs": f"{args.num_train_epochs:g}" if args.max_steps <= 0 else None,
-        "steps": state.max_steps,
+        "steps": getattr(state, "max_steps", None),
     }
 
 

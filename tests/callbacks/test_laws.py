@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from boxscore import Identity
-from boxscore.callbacks.base import CallbackBase, Facts
+from boxscore.callbacks.base import CallbackBase
+from boxscore.callbacks.facts import Facts
 from boxscore.callbacks.lightning import BoxscoreCallback as LightningCallback
 from boxscore.callbacks.loop import LoopCallback
 from boxscore.callbacks.options import Keywords
@@ -44,6 +45,7 @@ OPTIONS: dict[str, Any] = {
     "evaluate_images": 10,
     "fingerprint": "0123456789ab",
     "ignore_index": None,
+    "params": {"augmentation": "flips", "learning_rate": 3},
     "per_class": 5,
     "on_error": "raise",
 }
@@ -61,6 +63,16 @@ def begun(score: CallbackBase) -> CallbackBase:
     score.record({"loss_cls": 1.0}, 1)
     score.evaluate_what_is_due(1)
     return score
+
+
+def test_params_are_those_read_and_the_users(make: Callable[..., CallbackBase]) -> None:
+    memory = MemoryLogger()
+    begun(make(**{**OPTIONS, "loggers": [memory]}))
+    assert memory.start is not None
+    params = memory.start.params
+    assert (params["algorithm"], params["input_size"]) == ("Mine", "64x64")
+    assert (params["optimizer"], params["weight_decay"]) == ("SGD", "0")
+    assert (params["augmentation"], params["learning_rate"]) == ("flips", "3")
 
 
 def test_it_takes_every_keyword(make: Callable[..., CallbackBase], tmp_path: Path) -> None:
