@@ -27,7 +27,7 @@ class MemoryLogger:
         self.status: Status | None = None
         self.tags: dict[str, str] = {}
         self.files: dict[str, File] = {}
-        self._points: dict[tuple[str, str, int, float, str], Point] = {}
+        self._points: dict[tuple[object, ...], Point] = {}
         self._recorded: Mapping[str, int] = {}
 
     @property
@@ -47,7 +47,8 @@ class MemoryLogger:
             match item:
                 case Point():
                     # the value as text, because NaN is not equal to itself
-                    same = (item.key, item.split, item.step, item.time, repr(item.value))
+                    name = item.scope, item.name, item.split
+                    same = (*name, item.step, item.time, repr(item.value))
                     self._points.setdefault(same, item)
                 case Tag():
                     self.tags[item.name] = item.value

@@ -58,10 +58,15 @@ class LogThread:
 
     def log(self, items: Sequence[Item]) -> None:
         """Hand on ``items``: in microseconds, but a `File` is waited for until it was read."""
-        if self._process != os.getpid() or not items:
+        if self._process != os.getpid():
+            if not self._process:
+                self._warnings.warn_once("over", "the run is closed; later values are not logged")
             return
         for logger in self._direct:
-            self._succeeds("{}: items are lost", logger, "log", items)
+            try:
+                logger.log(items)
+            except Exception as error:
+                self._failed("{}: items are lost", logger, error)
         if self._queued and self._put - self._taken + len(items) > self.most:
             self._warnings.count_error("the queue of the loggers is full", "new items are lost")
         elif self._queued:
@@ -118,19 +123,22 @@ class LogThread:
 
     def _succeeds(self, kind: str, logger: Logger, verb: str, *args: object) -> bool:
         """Call a verb of ``logger``; keep or count its error."""
-        name = type(logger).__name__
         try:
             if call := getattr(logger, verb, None):  # `prepare` is optional
                 call(*args)
         except Exception as error:
-            if self._warnings.on_error == "raise":
-                self._error = self._error or error
-            elif isinstance(error, Refused):
-                self._warnings.count_error(f"{name} {', '.join(error.names)}", error)
-            else:
-                self._warnings.count_error(kind.format(name), error)
+            self._failed(kind, logger, error)
             return False
         return True
+
+    def _failed(self, kind: str, logger: Logger, error: Exception) -> None:
+        name = type(logger).__name__
+        if self._warnings.on_error == "raise":
+            self._error = self._error or error
+        elif isinstance(error, Refused):
+            self._warnings.count_error(f"{name} {', '.join(error.names)}", error)
+        else:
+            self._warnings.count_error(kind.format(name), error)
 
     def _raise_error(self) -> None:
         error, self._error = self._error, None

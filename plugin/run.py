@@ -175,7 +175,7 @@ class Run:
             losses, items = self._losses(window.take(), split, step)
             if self.values.is_main(split):
                 items += self.values.update(losses, step)
-            self.log(items)
+            self.open().log(items)
             return
         if not self._window.add(values, step, images):
             return
@@ -185,7 +185,8 @@ class Run:
             progress["epoch"] = epoch
         if (rate := self._objective.learning_rate) is not None:
             progress["learning_rate"] = rate
-        self.log([*items, *(Point(keys.progress(n), v, step) for n, v in progress.items())])
+        items += [Point(keys.progress(name), value, step) for name, value in progress.items()]
+        self.open().log(items)
 
     def _losses(
         self, sums: WeightedSums, split: str, step: int
@@ -248,7 +249,7 @@ class Run:
             seconds = keys.progress("evaluation_seconds")
             items.append(Point(seconds, results.seconds, step, "test"))
             items += self.values.update(values, step)
-        self.log(items)
+        self.open().log(items)
         return values
 
     def record_failure(self, split: str, reason: str) -> None:
@@ -292,18 +293,16 @@ class Run:
 
     def log(self, items: Sequence[Item]) -> None:
         """Log ``items`` as they are: points, tags, pictures, reports, states."""
-        if not items:
-            return
-        if self._is_over:
-            self.warnings.warn_once("over", "the run is closed; later values are not logged")
-            return
-        self.open()
-        self._thread.log(items)
+        if items:
+            self.open().log(items)
 
-    def open(self) -> None:
-        """Open every logger; does nothing where that is done. Only the first process has any."""
-        if self.is_open:
-            return
+    def open(self) -> LogThread:
+        """Open every logger, unless that is done; returns their thread.
+
+        Only the first process has loggers. A closed run stays closed.
+        """
+        if self.is_open or self._is_over:
+            return self._thread
         self._objective.open()
         self.is_open = True
         self._process = os.getpid()
@@ -311,6 +310,7 @@ class Run:
         self._thread = LogThread(self._loggers if distributed.rank() == 0 else (), self.warnings)
         facts = self.id, self._experiment, self._objective.decay, self._params, self._is_resumed
         self._thread.open(self._subject.run_start(*facts))
+        return self._thread
 
     def close(self, status: Status | None = None) -> None:
         """Close every logger; does nothing where none is open.

@@ -39,14 +39,15 @@ def regularization_loss(optimizer: torch.optim.Optimizer) -> Tensor:
     parts, is_spread = total, False
     for group in optimizer.param_groups:
         decay = group.get("weight_decay", 0)
-        weights = [w for w in group["params"] if w.requires_grad]
-        spread = [w for w in weights if _is_spread(w)]
+        whole, spread = [], []  # a part only: FSDP's mark, or a DTensor
+        for w in group["params"]:
+            if w.requires_grad:
+                is_part = hasattr(w, "_fsdp_flattened") or hasattr(w, "to_local")
+                (spread if is_part else whole).append(w)
         is_spread |= bool(spread)
-        if decay and spread:
-            parts = parts + 0.5 * decay * sum(_squares([_local(w)]) / _copies(w) for w in spread)
-            weights = [w for w in weights if not _is_spread(w)]
         if decay:
-            squares = _squares(weights)
+            parts = parts + 0.5 * decay * sum(_squares([_local(w)]) / _copies(w) for w in spread)
+            squares = _squares(whole)
             total = total.to(squares.device) + 0.5 * decay * squares
     if is_spread:
         total = total + sum(distributed.gathered(float(parts)))
@@ -60,11 +61,6 @@ def _squares(weights: Sequence[Any]) -> Tensor:
         return torch.zeros((), dtype=torch.float64)
     norms = torch._foreach_norm(weights)
     return torch.stack([n.to(weights[0].device) for n in norms]).double().square().sum()
-
-
-def _is_spread(weight: Any) -> bool:
-    """Whether this process holds only a part of ``weight``: FSDP's mark, or a DTensor."""
-    return hasattr(weight, "_fsdp_flattened") or hasattr(weight, "to_local")
 
 
 def _local(weight: Any) -> Any:

@@ -121,19 +121,20 @@ def _summed(steps: list[int], column: list[Any]) -> tuple[Any, Any, float]:
 
     Of tensors the first two are tensors, on the device of the values.
     """
-    if not all(hasattr(value, "detach") for value in column):
+    if len([value for value in column if hasattr(value, "detach")]) < len(column):
         values = [float(_scalar(value)) for value in column]
         nans = (step for step, value in zip(steps, values, strict=True) if math.isnan(value))
         return sum(values), min(nans, default=math.inf), 0.0
     import torch
 
-    kinds = {value.dtype for value in column if value.is_floating_point()}
-    if any(value.numel() > 1 for value in column) or len({v.shape for v in column}) > 1:
+    forms = {(value.dtype, value.shape) for value in column}
+    if len({shape for _, shape in forms}) > 1 or any(shape.numel() > 1 for _, shape in forms):
         column = [_scalar(value) for value in column]
     stacked = torch.stack(column).double().flatten()
     at = torch.tensor(steps, dtype=torch.float64, device=stacked.device)
     nan = torch.where(stacked.isnan(), at, math.inf).amin()
-    return stacked.sum(), nan, max((torch.finfo(kind).eps for kind in kinds), default=0.0)
+    roundings = [torch.finfo(kind).eps for kind, _ in forms if kind.is_floating_point]
+    return stacked.sum(), nan, max(roundings, default=0.0)
 
 
 def _scalar(value: Any) -> Any:

@@ -4,7 +4,7 @@ import inspect
 import json
 import pickle
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from boxscore.callbacks.loop import LoopCallback
 from boxscore.callbacks.options import Keywords
 from boxscore.callbacks.transformers import BoxscoreCallback as TransformersCallback
 from boxscore.loggers import MemoryLogger
+from boxscore.records import Item
 
 
 def in_a_loop(**options: Any) -> CallbackBase:
@@ -63,6 +64,19 @@ def begun(score: CallbackBase) -> CallbackBase:
     score.record({"loss_cls": 1.0}, 1)
     score.evaluate_what_is_due(1)
     return score
+
+
+def test_a_train_loss_passes_three_frames(make: Callable[..., CallbackBase]) -> None:
+    class Frames(MemoryLogger):
+        def log(self, items: Sequence[Item]) -> None:
+            callers = [frame.frame for frame in inspect.stack()[1:]]
+            modules = [frame.f_globals["__name__"] for frame in callers]
+            passed.append([name for name in modules if name.startswith("boxscore.")])
+
+    passed: list[list[str]] = []
+    begun(make(**{**OPTIONS, "loggers": [Frames()]}))
+    corridor = ["boxscore.log_thread", "boxscore.run", "boxscore.callbacks.base"]
+    assert corridor in passed
 
 
 def test_params_are_those_read_and_the_users(make: Callable[..., CallbackBase]) -> None:
