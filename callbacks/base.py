@@ -16,7 +16,7 @@ from boxscore.logger import Status
 from boxscore.losses.parts import criterion_parts
 from boxscore.warn import Warnings
 
-from .batches import BatchReader, length
+from .batches import AdaptedReader, BatchReader, length
 from .data_info import dataset_name
 from .evaluator import Evaluator
 from .facts import Facts, training_params
@@ -36,10 +36,12 @@ class CallbackBase:
     """
 
     status_if_not_closed: Status = "FINISHED"
-    reader = BatchReader()
+    reader: BatchReader = BatchReader()
 
     def __init__(self, **options: Unpack[Keywords]) -> None:
         self.options = Options(**options)
+        if self.options.batch is not None:
+            self.reader = AdaptedReader(self.options.batch)
         self._given = frozenset(options)
         self._earlier: Mapping[str, Any] = {}
         self.restart()
@@ -146,6 +148,12 @@ class CallbackBase:
                 "evaluate_images",
                 "evaluate_images= has no effect on the framework's own evaluation; limit its "
                 "loader, or pass evaluate_every= too",
+            )
+        if self._follows and options.evaluate_model is not None:
+            self.warnings.warn_once(
+                "evaluate_model",
+                "evaluate_model= has no effect on the framework's own evaluation; pass "
+                "evaluate_every= too",
             )
         return run
 
@@ -362,13 +370,21 @@ class CallbackBase:
         _, evaluator = self._open
         for name, loader in list(evaluator.loaders.items()):
             if split in (None, name):
-                self._offer(name, evaluator.run(name, loader, self._model, self._count))
+                self._offer(name, evaluator.run(name, loader, self._measured_model, self._count))
 
     def evaluate_train(self) -> None:
         """Measure a stable subset of the train set, no larger than the test set."""
         _, evaluator = self._open
         if evaluator.train_loader is not None and (count := evaluator.train_count(self._count)):
-            evaluator.run("train", evaluator.train_loader, self._model, count)
+            evaluator.run("train", evaluator.train_loader, self._measured_model, count)
+
+    @property
+    def _measured_model(self) -> Any:
+        """The model whose predictions are measured."""
+        given = self.options.evaluate_model
+        if given is None:
+            return self._model
+        return given if hasattr(given, "eval") else given()
 
     @property
     def _count(self) -> int | None:

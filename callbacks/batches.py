@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 IMAGES = ("pixel_values", "images", "image", "img", "inputs", "x")
 TARGETS = ("labels", "targets", "target", "mask_labels", "masks", "mask", "label", "seg")
 """Usual names in batches that are mappings."""
+
+BOXES = ("boxes", "bbox_xyxy", "bboxes", "bbox")
+BOX_LABELS = ("labels", "label", "classes", "class_labels", "categories")
+BOX_FORMATS = ("box_format", "bbox_format", "box_mode", "format")
+"""Usual names beside the boxes of a mapping; some names of boxes state no format."""
 
 
 class BatchReader:
@@ -19,13 +24,15 @@ class BatchReader:
     def images(self, batch: Any) -> Any:
         """The images: a tensor (N, C, H, W), a list of N tensors, or None."""
         if isinstance(batch, Mapping):
-            return next((batch[name] for name in IMAGES if batch.get(name) is not None), None)
+            return batch[name] if (name := _first(IMAGES, batch)) else None
         return batch[0] if isinstance(batch, list | tuple) and batch else batch
 
     def targets(self, batch: Any) -> Any:
         """The targets of the N images, or None."""
         if isinstance(batch, Mapping):
-            return next((batch[name] for name in TARGETS if batch.get(name) is not None), None)
+            if (name := _first(BOXES, batch)) and not hasattr(batch[name], "shape"):
+                return _box_targets(batch, name)
+            return batch[name] if (name := _first(TARGETS, batch)) else None
         return batch[1] if isinstance(batch, list | tuple) and len(batch) > 1 else None
 
     def count(self, batch: Any) -> int:
@@ -45,6 +52,80 @@ class BatchReader:
         if isinstance(batch, list | tuple):
             return tuple(rows(v, picked) if length(v) == count else v for v in batch)
         return batch
+
+
+class Pair(NamedTuple):
+    """A batch that was adapted."""
+
+    images: Any
+    targets: Any
+
+
+class AdaptedReader(BatchReader):
+    """Reads batches through a function of the user's.
+
+    Args:
+        adapt: ``batch -> (images, targets)``.
+    """
+
+    def __init__(self, adapt: Callable[[Any], tuple[Any, Any]]) -> None:
+        self._adapt = adapt
+
+    def images(self, batch: Any) -> Any:
+        """The images. Raises `ValueError` where the function returns no pair."""
+        return self._pair(batch).images
+
+    def targets(self, batch: Any) -> Any:
+        """The targets of the N images."""
+        return self._pair(batch).targets
+
+    def part(self, batch: Any, picked: Sequence[int]) -> Any:
+        """The ``picked`` images of the batch with their targets, as a pair."""
+        return Pair(*(rows(values, picked) for values in self._pair(batch)))
+
+    def _pair(self, batch: Any) -> Pair:
+        if isinstance(batch, Pair):
+            return batch
+        pair = self._adapt(batch)
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise ValueError(f"batch= returned a {type(pair).__name__}, not (images, targets)")
+        return Pair(*pair)
+
+
+def _first(names: Sequence[str], batch: Mapping[str, Any]) -> str:
+    return next((name for name in names if batch.get(name) is not None), "")
+
+
+def _box_targets(batch: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """Targets of N images, of a mapping that holds a list of N values under each name.
+
+    Raises:
+        ValueError: the boxes' format is not stated.
+    """
+    boxes, labels = batch[name], _first(BOX_LABELS, batch)
+    stated = _first(BOX_FORMATS, batch)
+    form = str(batch[stated] if stated else "").lower()
+    if not stated and (name in ("boxes", "bbox_xyxy") or _states_format(boxes)):
+        form = "xyxy"
+    field = {"xyxy": "boxes", "pascal_voc": "boxes", "xywh": "boxes_xywh", "coco": "boxes_xywh"}
+    if form not in field or not labels:
+        lacking = (
+            f"no labels beside {name!r}" if not labels else f"boxes {name!r} of no known format"
+        )
+        raise ValueError(
+            f"a batch with the names {sorted(batch)} has {lacking}; pass batch=lambda b: (images, "
+            "[{'boxes': xyxy, 'labels': labels}, …])"
+        )
+    entries = {field[form]: boxes, "labels": batch[labels]}
+    for names, key in ((("masks", "mask"), "masks"), (("image_id", "image_ids"), "image_id")):
+        if found := _first(names, batch):
+            entries[key] = batch[found]
+    return [{key: values[n] for key, values in entries.items()} for n in range(len(boxes))]
+
+
+def _states_format(boxes: Any) -> bool:
+    """Whether the boxes of every image state their format, as `tv_tensors.BoundingBoxes` do."""
+    return all(hasattr(one, "canvas_size") for one in boxes)
 
 
 def ids_of(targets: Any) -> list[Any]:

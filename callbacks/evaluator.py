@@ -17,7 +17,7 @@ from boxscore.keys import further_split
 
 from .batches import BatchReader
 from .data_info import image_names, in_both, is_deterministic, train_fingerprint
-from .predict import ADVICE, Found, Predict
+from .predict import ADVICE, Found, Predict, check_found
 from .progress import Progress
 
 COSTLY, LONG_ENOUGH = 0.2, 60.0
@@ -192,7 +192,7 @@ class Evaluator:
             model.eval()
             stack.enter_context(buffers_of_the_first(model))
             for batch, ids, keep in share(loader, count, self._reader):
-                found = self.predict(without_ddp(model), batch)
+                found = check_found(self.predict(without_ddp(model), batch), self._run.task)
                 self._measure(split, found, keep, ids if split == "train" else None)
 
     def train_count(self, count: int | None) -> int:

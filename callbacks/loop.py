@@ -2,18 +2,21 @@
 
 .. code-block:: python
 
-    with LoopCallback(model, optimizer, test_loader, train_loader=loader, dataset="bccd",
-                      classes={1: "RBC", 2: "WBC"}) as score:
-        for images, targets in loader:
-            losses = model(images, targets)
-            ...  # backward, optimizer.step()
-            score.step(losses)
+    score = LoopCallback(model, optimizer, test_loader, train_loader=loader, dataset="bccd",
+                         classes={1: "RBC", 2: "WBC"})
+    for images, targets in loader:
+        losses = model(images, targets)
+        ...  # backward, optimizer.step()
+        score.step(losses)
+    score.close()
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -30,10 +33,11 @@ from .predict import Predict, ignored_by, predictor
 
 
 class LoopCallback(CallbackBase):
-    """Logs the losses and metrics of a training loop; use it as a context manager.
+    """Logs the losses and metrics of a training loop, from its first step on.
 
-    On leaving the ``with`` block the run is FINISHED, FAILED where an exception left it, or KILLED
-    by Ctrl-C or SIGTERM.
+    `close` evaluates the test set once more and ends the run, FINISHED; so does a ``with`` block
+    around the loop. Where an exception, Ctrl-C or SIGTERM ends the loop the run is FAILED or
+    KILLED, with or without the block.
     """
 
     def __init__(
@@ -44,6 +48,7 @@ class LoopCallback(CallbackBase):
         *,
         train_loader: Any = None,
         criterion: Callable[[Any, Any], Any] | None = None,
+        accumulate: int = 1,
         **options: Unpack[Keywords],
     ) -> None:
         """Name what is measured.
@@ -56,12 +61,29 @@ class LoopCallback(CallbackBase):
             train_loader: the loader of the loop, for epochs and for metrics on the train split.
             criterion: ``criterion(outputs, targets)`` of semantic models, for the test losses; it
                 gets what the model gave, or the logits where it takes no dict.
+            accumulate: how many calls of `step` make one optimizer step, where it is called for
+                each batch.
             **options: see `boxscore.callbacks.options.Options`.
         """
-        super().__init__(**options)
-        self._watched, self._criterion = model, criterion
+        if accumulate < 1:
+            raise ValueError(f"accumulate: {accumulate} is less than one batch")
+        self._watched, self._criterion, self._accumulate = model, criterion, accumulate
         self._optimizer, self._loaders = optimizer, (test_loader, train_loader)
         self._signals = ExitStack()
+        super().__init__(**options)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """A copy in another process has begun nothing, and watches its own copy of the model."""
+        test_loader, train_loader = self._loaders
+        given = {name: getattr(self.options, name) for name in self._given}
+        make = partial(
+            LoopCallback,
+            train_loader=train_loader,
+            criterion=self._criterion,
+            accumulate=self._accumulate,
+            **given,
+        )
+        return make, (self._watched, self._optimizer, test_loader), {"_earlier": self._earlier}
 
     def restart(self) -> None:
         """Forget every training, but not a checkpoint that was loaded for the next one."""
@@ -70,16 +92,18 @@ class LoopCallback(CallbackBase):
             tuple[Any, Any, int]
         ] = []  # images, targets, count since the last step
         self._epoch = 0
+        self._calls = 0  # of `step` since the last optimizer step
         self._size: Any = None
-        self._is_watching = False
+        self.watch(self._watched, self._see, before=True)
 
     def step(
         self, losses: Any, outputs: Any = None, targets: Any = None, images: Any = None
     ) -> None:
-        """Count an optimizer step. With gradient accumulation, call it once per optimizer step.
+        """Count an optimizer step, or with ``accumulate=`` one batch of it.
 
         Args:
-            losses: the loss dict of the batch, or one scalar; tensors are read only when due.
+            losses: the loss dict of the batch, or one scalar, as before any division by the number
+                of accumulated batches; tensors are read only when due.
             outputs: semantic models: the logits (N, C, H, W), or a dict with ``out``.
             targets: semantic models: the integer targets (N, H, W).
             images: how many images the step took (a number or a batch); by default those of the
@@ -87,18 +111,26 @@ class LoopCallback(CallbackBase):
         """
         if self.run is None:
             self._size = self._size or size_of(images)
-            self._watch() or self._begin()
+            self._begin()
         self._count_step(images, targets)
         step = self._steps + 1
         semantic = None if outputs is None or targets is None else lambda: (outputs, targets)
         epoch = self.epochs()
         self.record(losses, step, epoch=epoch, semantic=semantic)
-        before, self._epoch = self._epoch, int(epoch or 0)
+        self._calls += 1
+        if self._calls < self._accumulate:
+            return
+        self._calls, before, self._epoch = 0, self._epoch, int(epoch or 0)
         self.evaluate_what_is_due(step, self._epoch if self._epoch > before else None)
 
-    def close(self, status: Status = "FINISHED") -> None:
-        """End the run; the ``with`` block does it by itself."""
-        self.stop(status)
+    def close(self, status: Status | None = None) -> None:
+        """End the run; the ``with`` block does it by itself.
+
+        Args:
+            status: by default FINISHED, or that of the exception that is being handled.
+        """
+        with self._signals:
+            self.stop(status or ended(sys.exception()))
 
     def predictor(self, model: Any, run: Run) -> Predict | None:
         """Of torchvision's detectors, and of networks that give logits."""
@@ -109,12 +141,12 @@ class LoopCallback(CallbackBase):
     def __enter__(self) -> Self:
         if self.run is not None and not self.run.is_open:  # used again: another training
             self.restart()
-        self._signals.enter_context(sigterm_raises())
-        try:
-            self._watch()
-        except BaseException:
-            self._signals.close()
-            raise
+        if self.run is not None:
+            return self
+        if self.options.identity is not None or has_fixed_input_size(self._watched):
+            self._begin()
+        else:  # the first batch states the input size
+            self._raise_on_sigterm()
         return self
 
     def __exit__(
@@ -128,25 +160,26 @@ class LoopCallback(CallbackBase):
         finally:
             self._signals.__exit__(kind, error, trace)
 
-    def _watch(self) -> Run | None:
-        """Watch the model, and open the run unless its first batch is needed."""
-        if not self._is_watching:
-            self._is_watching = True
-            self.watch(self._watched, self._see, before=True)
-        known = self.options.identity is not None or has_fixed_input_size(self._watched)
-        return self._begin() if known else None
+    def _raise_on_sigterm(self) -> None:
+        self._signals.close()
+        self._signals.enter_context(sigterm_raises())
 
-    def _begin(self) -> Run:
+    def _begin(self) -> None:
         test_loader, train_loader = self._loaders
         facts = Facts(
             size=self._size,
             loaders=test_loader,
             train_loader=train_loader,
             ignore_index=ignored_by(self._criterion),
+            settings={"accumulate": self._accumulate},
         )
-        run = self.start(self._watched, self._optimizer, facts)
+        self._raise_on_sigterm()
+        try:
+            self.start(self._watched, self._optimizer, facts)
+        except BaseException:
+            self._signals.close()
+            raise
         self._epoch = int(self.epochs() or 0)
-        return run
 
     def _see(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Keep the batches of train mode: a forward of the same images or targets is no other."""

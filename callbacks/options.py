@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 from boxscore import Every, Identity
 from boxscore.catalogue import Task
@@ -39,6 +39,8 @@ class Keywords(TypedDict, total=False):
     evaluate_images: int | None
     fingerprint: str | None
     predict: Predict | None
+    batch: Callable[[Any], tuple[Any, Any]] | None
+    evaluate_model: Any
     ignore_index: int | None
     params: Mapping[str, object] | None
     per_class: PerClass
@@ -68,6 +70,9 @@ class Options:
             run; None is all.
         fingerprint: of the test set, instead of the gathered one.
         predict: ``predict(model, batch) -> (losses, predictions, targets)`` adapts any model.
+        batch: ``batch(b) -> (images, targets)`` adapts batches of another form.
+        evaluate_model: is evaluated instead of the trained model, such as an average of its
+            weights; a module, or a function without arguments that returns one.
         ignore_index: of semantic targets; such pixels count nowhere. By default the criterion's, or
             255.
         params: further settings by which runs are compared; they replace those of the same name
@@ -91,6 +96,8 @@ class Options:
     evaluate_images: int | None = None
     fingerprint: str | None = None
     predict: Predict | None = None
+    batch: Callable[[Any], tuple[Any, Any]] | None = None
+    evaluate_model: Any = None
     ignore_index: int | None = 255
     params: Mapping[str, object] | None = None
     per_class: PerClass = 20

@@ -29,6 +29,13 @@ Found = tuple[Mapping[str, Any], Any, Any]
 Predict = Callable[[Any, Any], Found]
 """``predict(model, batch) -> (losses, predictions, targets)``."""
 
+FOUND = {
+    "semantic-segmentation": "({'loss': scalar}, logits (N, C, H, W), label maps (N, H, W))",
+    "detection": "({'loss_box': scalar}, [{'boxes': xyxy (K, 4), 'scores': (K,), 'labels': (K,)}, "
+    "…], [{'boxes': xyxy (M, 4), 'labels': (M,), 'image_id': 7}, …])",
+}
+"""What ``predict=`` returns, by task."""
+
 ADVICE = "pass predict=, a function of (model, batch) that returns losses, predictions, targets"
 
 NO_CRITERION = "without criterion= the test set has no total loss"
@@ -129,14 +136,48 @@ def segment(model: Any, images: Any, targets: Any, criterion: Criterion | None) 
         criterion: for the losses.
     """
     device = next(model.parameters()).device
-    with torch.no_grad():
-        return segmented(model(images.to(device)), targets.to(device), criterion)
+    if images.ndim == 5:
+        raise ValueError(
+            f"images are {_form(images)}, several crops or slices of each; pass batch=lambda b: "
+            "(b[0].flatten(0, 1), b[1].flatten(0, 1))"
+        )
+    try:
+        with torch.no_grad():
+            outputs = model(images.to(device))
+    except RuntimeError as error:
+        if images.dtype != torch.uint8:
+            raise
+        raise ValueError(
+            f"the model takes no images of {_form(images)} ({error}); pass batch=lambda b: "
+            "(b[0].float() / 255, b[1]), or as the training converts them"
+        ) from None
+    return segmented(outputs, targets.to(device), criterion)
 
 
 def segmented(outputs: Any, targets: Tensor, criterion: Criterion | None) -> Found:
-    """Losses, logits and targets, of what a semantic model gave for a batch."""
+    """Losses, logits and targets, of what a semantic model gave for a batch.
+
+    The criterion gets ``targets`` as the loader gives them.
+    """
     losses = criterion(outputs, targets) if criterion else {}
-    return losses, main_output(outputs, targets), targets
+    labels = label_map(targets)
+    return losses, main_output(outputs, labels), labels
+
+
+def label_map(targets: Tensor) -> Tensor:
+    """Integers (N, H, W), of masks that have one channel or hold whole numbers as floats.
+
+    Raises:
+        ValueError: for masks of several channels, or of other numbers.
+    """
+    labels = targets.squeeze(1) if targets.ndim == 4 and targets.shape[1] == 1 else targets
+    whole = labels.long() if labels.is_floating_point() or labels.dtype == torch.bool else labels
+    if labels.ndim != 3 or not bool((whole == labels).all()):
+        raise ValueError(
+            f"masks are {_form(targets)}, not whole numbers (N, H, W) or (N, 1, H, W); pass "
+            "batch=lambda b: (images, label_maps)"
+        )
+    return whole
 
 
 def main_output(outputs: Any, targets: Tensor) -> Tensor:
@@ -156,6 +197,7 @@ def main_output(outputs: Any, targets: Tensor) -> Tensor:
 
 def measured_on(outputs: Any, targets: Any, ignore_index: int | None) -> dict[str, Any]:
     """Focal, cross-entropy and Dice loss of a batch in training; none where no pixel is valid."""
+    targets = label_map(targets)
     if not count_valid(targets, ignore_index):
         return {}
     logits = main_output(outputs, targets).detach()
@@ -182,6 +224,32 @@ def predictor(
         f"boxscore has no way to get test losses and detections from "
         f"{type(unwrapped(model)).__name__}; {ADVICE}"
     )
+
+
+def check_found(found: Any, task: str) -> Found:
+    """What a ``predict=`` returned, if it is of the form that is measured.
+
+    Raises:
+        ValueError: it is not; the message shows the form.
+    """
+    problem = ""
+    if not isinstance(found, tuple) or len(found) != 3:
+        size = f" of {len(found)}" if isinstance(found, tuple) else ""
+        problem = f"a {type(found).__name__}{size}"
+    elif found[0] is not None and not isinstance(found[0], Mapping):
+        problem = f"losses as a {type(found[0]).__name__}"
+    elif task == "semantic-segmentation":
+        if not all(hasattr(one, "shape") for one in found[1:]):
+            problem = f"predictions as a {type(found[1]).__name__}"
+    else:
+        for name, listed in zip(("predictions", "targets"), found[1:], strict=True):
+            if not isinstance(listed, Sequence) or not all(isinstance(o, Mapping) for o in listed):
+                problem = f"{name} as a {type(listed).__name__}, not a list of dicts"
+                break
+    if problem:
+        form = FOUND.get(task, FOUND["detection"])
+        raise ValueError(f"predict= returned {problem}; it returns a tuple {form}")
+    return found  # type: ignore[no-any-return]
 
 
 def pair(batch: Any, reader: BatchReader) -> tuple[Any, Any]:
