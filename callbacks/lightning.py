@@ -138,8 +138,8 @@ class BoxscoreCallback(CallbackBase, Callback):
     def _watch(self, trainer: Any, module: Any) -> None:
         fixed = self._open[0], self.reader, self.options.predict
         self._watched = Watched(trainer, module, self._criterion or criterion_of(module), *fixed)
-        for hooked in {module, self._watched.network}:
-            self.watch(hooked, self._watched.see, is_compiled=module._compiler_ctx is not None)
+        for hooked, see in self._watched.hooks.items():
+            self.watch(hooked, see, is_compiled=module._compiler_ctx is not None)
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         """Begin to evaluate the loaders, as Lightning has just read them; no sanity check."""

@@ -18,6 +18,9 @@ from boxscore.warn import Warnings
 
 from .batches import BatchReader
 from .facts import Facts
+from .huggingface import ignored_label, is_transformers
+from .huggingface.forwards import Forwards, losses_of_batch
+from .huggingface.forwards import criterion_of as criterion_inside
 from .model_info import size_of
 from .predict import (
     ADVICE,
@@ -129,7 +132,8 @@ def offer(
         del offered[name]
     new = {n: torch.tensor(v, device=device) for n, v in values.items() if n not in offered}
     if taken := ", ".join(sorted(values.keys() & offered.keys())):
-        warnings.warn_once("taken", f"{taken}: the module logs these itself; its values stay")
+        text = f"{taken}: the module logs values of these names, which its callbacks monitor"
+        warnings.warn_once("taken", f"{text}; boxscore's own are in score.latest and the trackers")
     offered.update(new)
     for callback in trainer.callbacks:
         for names in (getattr(callback, name, None) for name in AUTOLOG):
@@ -148,20 +152,15 @@ class Watched:
         trainer: Lightning's.
         module: the user's.
         network: its child of a usual name, or the only one that has parameters, or itself.
-        outputs: logits (N, C, H, W), a mapping that holds them, or N detections; None where no
-            forward gave any.
-        losses: those of a torchvision detector in train mode.
+        outputs: logits (N, C, H, W), a mapping that holds them, N detections, or None.
+        losses: those of a detector in train mode.
+        transformers: takes the forwards of a network of Transformers'; None for any other.
     """
 
     def __init__(  # noqa: PLR0917  # what a training has
-        self,
-        trainer: Any,
-        module: Any,
-        criterion: Any,
-        run: Run,
-        reader: BatchReader,
+        self, trainer: Any, module: Any, criterion: Any, run: Run, reader: BatchReader,
         predict: Predict | None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.trainer, self.module, self._run = trainer, module, run
         self._reader, self._predict = reader, predict
         self._criterion = criterion and Criterion(criterion, run.warnings)
@@ -173,12 +172,25 @@ class Watched:
         has_forward = is_overridden("forward", module, LightningModule)
         self._callable: Any = module if has_forward else inside
         self._is_prepared: dict[bool, bool] = {}  # in training and not; whether images are changed
+        self.transformers = None if predict or not is_transformers(self.network) else Forwards(None)
+        if self.transformers:
+            ignored = ignored_label(self.network, None)
+            self.transformers.begin(self.network, run, None, 255 if ignored is None else ignored)
         self.begin(None)
+
+    @property
+    def hooks(self) -> dict[Any, Callable[..., None]]:
+        """The modules to watch, and what takes their forwards."""
+        watched: dict[Any, Callable[..., None]] = {self.module: self.see, self.network: self.see}
+        if self.transformers and (criterion := criterion_inside(self.network)):
+            watched[criterion] = self.transformers.see_criterion
+        return watched
 
     @property
     def needs_forwards(self) -> bool:
         """Whether every forward in training is of use, not only those of batches that are due."""
-        return is_torchvision_detector(self.network) or True not in self._is_prepared
+        is_known = self.transformers or is_torchvision_detector(self.network)
+        return bool(is_known) or True not in self._is_prepared
 
     @property
     def own_pass(self) -> Predict | None:
@@ -186,7 +198,8 @@ class Watched:
         is_semantic = self._run.task == "semantic-segmentation"
         has_forward = is_semantic and self._callable is not None
         known = has_forward or (not is_semantic and is_torchvision_detector(self.network))
-        return self.measure if self._predict or (known and self._is_called_as_it_is) else None
+        is_own = self._predict or self.transformers or (known and self._is_called_as_it_is)
+        return self.measure if is_own else None
 
     @property
     def _is_called_as_it_is(self) -> bool:
@@ -194,8 +207,8 @@ class Watched:
 
         Those of validation decide, then those of training, which may augment.
         """
-        unknown = self._callable is not self.module
-        return not self._is_prepared.get(False, self._is_prepared.get(True, unknown))
+        in_training = self._is_prepared.get(True, self._callable is not self.module)
+        return not self._is_prepared.get(False, in_training)
 
     # the hook of the module and of its network
 
@@ -207,10 +220,15 @@ class Watched:
         self.losses: dict[str, Any] = {}
         self._inputs: Any = None
         self._is_resized = False
+        if self.transformers:
+            self.transformers.take(is_training=True)
 
     def see(self, module: Any, args: Any, kwargs: Any, outputs: Any) -> None:
         """Keep a forward, if it counts more than those before."""
         if self._images is None:
+            return
+        if self.transformers and module is self.network:
+            self.transformers.see(module, args, kwargs, outputs, keeps_outputs=True)
             return
         given = next(iter((*args, *kwargs.values())), None)
         if given is self._batch or isinstance(given, Mapping):
@@ -218,11 +236,8 @@ class Watched:
         fits, is_own = _sizes(given) == _sizes(self._images), _is_same(given, self._images)
         if module is self._callable:
             in_training = module.training
-            if is_own or (
-                fits
-                and self._is_prepared.get(in_training) is None
-                and _is_equal(given, self._images)
-            ):
+            is_first = self._is_prepared.get(in_training) is None
+            if is_own or (fits and is_first and _is_equal(given, self._images)):
                 self._is_prepared[in_training] = False
             self._is_prepared.setdefault(in_training, True)
         if module is self.network:
@@ -236,12 +251,16 @@ class Watched:
 
     def training_losses(self, outputs: Any) -> dict[str, Any]:
         """The objective and the parts that a training step returned, else a detector's own."""
+        if self.transformers and (seen := self.transformers.take(is_training=True)):
+            self.losses = dict(losses_of_batch(seen))
+            if self._run.task == "semantic-segmentation":
+                self.outputs = seen[0].outputs.get("logits")
         is_divided = self.module.automatic_optimization
         losses = losses_of(outputs, self.trainer.accumulate_grad_batches if is_divided else 1)
         return losses if losses.keys() - {"loss"} else {**self.losses, **losses}
 
     def semantic(self, outputs: Any, batch: Any) -> Callable[[], tuple[Any, Any]] | None:
-        """The logits and targets of a training step, if it is semantic and gives them."""
+        """The logits and targets of a semantic training step that gives them."""
         found = returned(outputs)
         _, logits, targets = found or ({}, self.outputs, self._reader.targets(batch))
         if self._run.task != "semantic-segmentation" or not hasattr(targets, "ndim"):
@@ -250,10 +269,8 @@ class Watched:
             advice = "return {'loss': …, 'predictions': …, 'targets': …} from it"
             what = "focal, cross_entropy and dice of the train split"
             if logits is None:
-                text = (
-                    f"no forward in training_step gives logits: {what} are not measured; {advice}"
-                )
-                self._run.warnings.warn_once("logits", text)
+                text = f"no forward in training_step gives logits: {what} are not measured"
+                self._run.warnings.warn_once("logits", f"{text}; {advice}")
             elif self._is_prepared.get(True):
                 text = f"training_step changes the images before the forward: {what} are measured "
                 text += f"with the targets of the batch; if it changes these too, {advice}"
@@ -284,14 +301,18 @@ class Watched:
             with self.trainer.precision_plugin.val_step_context():
                 if self._predict is not None:
                     return self._inside(partial(self._predict, self.module), batch)
+                if self.transformers:
+                    if seen := self.transformers.take(is_training=False):
+                        return self.transformers.found(seen)
+                    return self._inside(partial(self.transformers.forwarded, self.network), batch)
                 losses, predictions, targets = self._inside(self._of_forward, batch)
         finally:
-            self._is_prepared = prepared  # by the steps: boxscore's own forwards tell nothing
+            self._is_prepared = prepared  # the steps decide, not boxscore's own forwards
         losses = losses or losses_of(outputs)
         if not losses and self._criterion is None:
             text = "no losses of the test set are known: return 'losses' from validation_step"
-            is_semantic = self._run.task == "semantic-segmentation"
-            self._run.warnings.warn_once("criterion", NO_CRITERION if is_semantic else text)
+            text = NO_CRITERION if self._run.task == "semantic-segmentation" else text
+            self._run.warnings.warn_once("criterion", text)
         return losses, predictions, targets
 
     def _inside(self, step: Callable[[Any], Found], batch: Any) -> Found:
@@ -324,7 +345,7 @@ class Watched:
         if is_own and self._callable is not (self.network if is_detector else None):
             self.outputs = self._callable(images)
         if self._alike > 1 and not self._rank[0]:
-            text = "several forwards of a batch, of other images than its own: the last one counts"
+            text = "the last of several forwards, of other images than the batch's, is measured"
             self._run.warnings.warn_once("forwards", f"{text}; return predictions from the step")
         outputs, count = self.outputs, len(targets)
         if is_semantic and outputs is not None:

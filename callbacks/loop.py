@@ -22,11 +22,14 @@ from typing import Any, Self, Unpack
 
 from boxscore import Run
 from boxscore.exit_status import ended, sigterm_raises
+from boxscore.identity.wrappers import network
 from boxscore.logger import Status
 
 from .base import CallbackBase
 from .batches import length
 from .facts import Facts
+from .huggingface import is_transformers
+from .huggingface.forwards import Forwards, criterion_of, losses_of_batch
 from .model_info import has_fixed_input_size, size_of
 from .options import Keywords
 from .predict import Predict, ignored_by, predictor
@@ -95,6 +98,12 @@ class LoopCallback(CallbackBase):
         self._calls = 0  # of `step` since the last optimizer step
         self._size: Any = None
         self.watch(self._watched, self._see, before=True)
+        inner = network(self._watched)
+        self._transformers = Forwards(self.options.predict) if is_transformers(inner) else None
+        if self._transformers:
+            self.watch(inner, partial(self._transformers.see, keeps_outputs=True))
+            if criterion := criterion_of(inner):
+                self.watch(criterion, self._transformers.see_criterion)
 
     def step(
         self, losses: Any, outputs: Any = None, targets: Any = None, images: Any = None
@@ -115,6 +124,10 @@ class LoopCallback(CallbackBase):
         self._count_step(images, targets)
         step = self._steps + 1
         semantic = None if outputs is None or targets is None else lambda: (outputs, targets)
+        if self._transformers and (seen := self._transformers.take(is_training=True)):
+            losses = losses_of_batch(seen)
+            if self._open[0].task == "semantic-segmentation":
+                semantic = semantic or partial(self._transformers.read, seen)
         epoch = self.epochs()
         self.record(losses, step, epoch=epoch, semantic=semantic)
         self._calls += 1
@@ -136,6 +149,8 @@ class LoopCallback(CallbackBase):
         """Of torchvision's detectors, and of networks that give logits."""
         if self._facts.loaders is None:
             return None
+        if self._transformers:
+            return self._transformers.forwarded
         return predictor(model, run, self._criterion, self.reader)
 
     def __enter__(self) -> Self:
@@ -179,6 +194,8 @@ class LoopCallback(CallbackBase):
         except BaseException:
             self._signals.close()
             raise
+        if self._transformers:
+            self._transformers.begin(network(self._watched), self._open[0], None, self.ignore_index)
         self._epoch = int(self.epochs() or 0)
 
     def _see(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

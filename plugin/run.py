@@ -121,6 +121,7 @@ class Run:
         self._status: Status = "FINISHED"
         self._is_resumed = False
         self._process = 0
+        self._thread: LogThread
         self._loggers = tuple(loggers)
         self._objective = Objective(optimizer, task, self.warnings)
         self._experiment = experiment or dataset
@@ -297,10 +298,7 @@ class Run:
             self.open().log(items)
 
     def open(self) -> LogThread:
-        """Open every logger, unless that is done; returns their thread.
-
-        Only the first process has loggers. A closed run stays closed.
-        """
+        """Open every logger of the first process, unless that is done; returns their thread."""
         if self.is_open or self._is_over:
             return self._thread
         self._objective.open()

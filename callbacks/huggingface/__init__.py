@@ -18,10 +18,16 @@ from .detr import read_boxes
 from .losses import described, losses_of
 from .mask2former import read_instances, read_label_maps
 
-__all__ = ["ignored_label", "losses_of", "read"]
+__all__ = ["ignored_label", "is_transformers", "losses_of", "read"]
 
 IGNORED = ("semantic_loss_ignore_index", "loss_ignore_index")
 """Entries of the config for the label that a semantic criterion ignores."""
+
+
+def is_transformers(model: Any) -> bool:
+    """Whether ``model``, wrapped or not, is one of Transformers'."""
+    roots = {kind.__module__.partition(".")[0] for kind in type(unwrapped(model)).__mro__}
+    return not roots.isdisjoint(("transformers", "transformers_modules"))
 
 
 @torch.no_grad()

@@ -129,7 +129,14 @@ class Forwards:
         return mean_losses(rows), joined([part[1] for part in found]), joined([p[2] for p in found])
 
     def forwarded(self, model: Any, batch: Any) -> Found:
-        """What a forward by boxscore gives of a batch, from the same random numbers each time."""
+        """What a forward by boxscore gives of a batch, from the same random numbers each time.
+
+        Args:
+            model: on any device.
+            batch: its keywords, or a pair of images and labels.
+        """
+        if not isinstance(batch, Mapping):
+            batch = dict(zip(("pixel_values", "labels"), batch, strict=False))
         inputs = moved(batch, next(model.parameters()).device)
         seen: list[Mapping[str, Tensor]] = []
         criterion = criterion_of(model)

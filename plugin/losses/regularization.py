@@ -39,7 +39,8 @@ def regularization_loss(optimizer: torch.optim.Optimizer) -> Tensor:
     parts, is_spread = total, False
     for group in optimizer.param_groups:
         decay = group.get("weight_decay", 0)
-        whole, spread = [], []  # a part only: FSDP's mark, or a DTensor
+        whole: list[Any] = []
+        spread: list[Any] = []  # of which this process holds a part: FSDP's mark, or a DTensor
         for w in group["params"]:
             if w.requires_grad:
                 is_part = hasattr(w, "_fsdp_flattened") or hasattr(w, "to_local")

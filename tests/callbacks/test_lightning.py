@@ -389,7 +389,7 @@ class Logging(Own):
 def test_own_evaluations_are_no_training_and_the_modules_values_stay() -> None:
     module, loaders = Logging(), [loader(2, 100), loader(2, 200)]
     score = {**OWN, "predict": perfect, "on_error": "warn"}
-    with warns("box_AP50: the module logs these itself"):
+    with warns("box_AP50: the module logs values of these names"):
         memory, _, fitted = fit(module, test=loaders, max_steps=4, score=score)
     assert list(series(memory, "box_AP", "train")) == [2, 4]
     assert module.augmented == 4  # the training's own batches
@@ -628,7 +628,7 @@ def test_images_that_the_steps_prepare_are_not_measured_raw() -> None:
 
 
 def test_forwards_that_count_alike_are_told() -> None:
-    with warns("several forwards of a batch"):
+    with warns("the last of several forwards"):
         fit(Prepared("flips"), pixels(4), pixels(4), score=SEMANTIC, max_steps=2)
 
 
