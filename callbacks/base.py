@@ -19,7 +19,7 @@ from boxscore.warn import Warnings
 from .batches import AdaptedReader, BatchReader, length
 from .data_info import dataset_name
 from .evaluator import Evaluator
-from .facts import Facts, training_params
+from .facts import Facts, opening_lines, training_params
 from .hooks import Hook
 from .options import NEW, Keywords, Options
 from .predict import Predict
@@ -125,10 +125,11 @@ class CallbackBase:
             warnings=self.warnings,
             status_if_not_closed=self.status_if_not_closed,
         )
+        lines = opening_lines(model, optimizer)
         if facts.ignore_index is not None and self.ignore_index != options.ignore_index:
-            print(
-                f"boxscore: ignore_index={facts.ignore_index}, as in the criterion", file=sys.stderr
-            )
+            lines.append(f"ignore_index={facts.ignore_index}, as in the criterion")
+        for line in lines if distributed.rank() == 0 else ():
+            print(f"boxscore: {line}", file=sys.stderr)
         evaluator = Evaluator(run, self.reader, self.progress)
         if is_logged:
             self._resume(run, evaluator)

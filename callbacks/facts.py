@@ -9,7 +9,7 @@ from typing import Any
 
 from boxscore import distributed
 from boxscore.catalogue import Task
-from boxscore.identity.wrappers import unwrapped
+from boxscore.identity.wrappers import network, unwrapped
 from boxscore.metric import Classes
 
 from .batches import length
@@ -41,6 +41,23 @@ class Facts:
     settings: Mapping[str, Any] = field(default_factory=dict)
     evaluates: bool = False
     evaluates_at_end: bool = field(default=True)
+
+
+def opening_lines(model: Any, optimizer: Any) -> list[str]:
+    """What a person would otherwise miss: a total beyond the training's own, a lacking metric."""
+    from boxscore.losses.regularization import regularization_kind, regularization_loss
+
+    lines = []
+    if optimizer is not None and regularization_kind(optimizer) == "l2":
+        value = float(regularization_loss(optimizer))
+        lines.append(
+            f"total holds the optimizer's regularization, ½ Σ weight_decay·‖w‖² = {value:.4g} now, "
+            "which the loss of the training lacks"
+        )
+    heads = getattr(network(model), "roi_heads", None)
+    if getattr(heads, "keypoint_head", None) is not None:
+        lines.append("keypoints: their loss is logged; their AP is not measured")
+    return lines
 
 
 def training_params(

@@ -142,18 +142,40 @@ def classes_of(loader: Any, given: Classes | None, *, model: Any, background: bo
     Raises:
         ValueError: where no classes are named, or one has label 0 and the model never predicts it.
     """
-    data = getattr(loader, "dataset", None)
-    classes = given if given is not None else getattr(data, "classes", None)
-    if classes is None and (coco := getattr(data, "coco", None)) is not None:
-        used = getattr(coco, "catToImgs", coco.cats)  # a parent category may have no annotation
-        classes = {n: entry["name"] for n, entry in coco.cats.items() if n or n in used}
-    if classes is None:
-        classes = getattr(getattr(model, "config", None), "id2label", None)
+    data: Any = getattr(loader, "dataset", None)
+    while type(data).__name__ == "Subset":
+        data = data.dataset
+    config = getattr(model, "config", None)
+    found = {
+        "classes=": given,
+        "the test set's classes": getattr(data, "classes", None),
+        "the test set's COCO categories": _categories(data),
+        "model.config.id2label": getattr(config, "id2label", None),
+    }
+    source, classes = next(((s, c) for s, c in found.items() if c is not None), ("", None))
     if classes is None:
         raise ValueError("classes: unknown; pass names by label, classes={1: 'cat', 2: 'dog'}")
+    if given is None and distributed.rank() == 0:
+        listed = classes if isinstance(classes, Mapping) else dict(enumerate(classes))
+        few = ", ".join(f"{label} {name}" for label, name in [*listed.items()][:5])
+        more = f", … ({len(listed)})" if len(listed) > 5 else ""
+        print(f"boxscore: classes {few}{more} (from {source})", file=sys.stderr)
     if background:
         _check_label_0(classes, model)
     return classes
+
+
+def _categories(data: Any) -> dict[int, str] | None:
+    """The categories of a data set on COCO's API, by the labels that it gives them."""
+    if (coco := getattr(data, "coco", None)) is None:
+        return None
+    used = getattr(coco, "catToImgs", coco.cats)  # a parent category may have no annotation
+    names = {n: entry["name"] for n, entry in coco.cats.items() if n or n in used}
+    for table in vars(data).values():  # from category to label, such as contiguous ones
+        is_label = isinstance(table, Mapping) and table.keys() >= names.keys()
+        if is_label and all(isinstance(table[n], int) for n in names):
+            return {table[n]: name for n, name in names.items()}
+    return names
 
 
 def _check_label_0(classes: Classes, model: Any) -> None:
