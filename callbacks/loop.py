@@ -13,6 +13,8 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -20,8 +22,8 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self, Unpack
 
-from boxscore import Run
-from boxscore.exit_status import ended, sigterm_raises
+from boxscore import Run, distributed
+from boxscore.exit_status import ended, last_error, sigterm_raises
 from boxscore.identity.wrappers import network
 from boxscore.logger import Status
 
@@ -39,8 +41,8 @@ class LoopCallback(CallbackBase):
     """Logs the losses and metrics of a training loop, from its first step on.
 
     `close` evaluates the test set once more and ends the run, FINISHED; so does a ``with`` block
-    around the loop. Where an exception, Ctrl-C or SIGTERM ends the loop the run is FAILED or
-    KILLED, with or without the block.
+    around the loop, or a script that ends well. Where an exception, Ctrl-C or SIGTERM ends the loop
+    the run is FAILED or KILLED, with or without the block.
     """
 
     def __init__(
@@ -122,7 +124,8 @@ class LoopCallback(CallbackBase):
             self._size = self._size or size_of(images)
             self._begin()
         self._count_step(images, targets)
-        step = self._steps + 1
+        self._calls = (self._calls + 1) % self._accumulate
+        step = self._steps + (not self._calls)  # the batches before are of no step yet
         semantic = None if outputs is None or targets is None else lambda: (outputs, targets)
         if self._transformers and (seen := self._transformers.take(is_training=True)):
             losses = losses_of_batch(seen)
@@ -130,11 +133,9 @@ class LoopCallback(CallbackBase):
                 semantic = semantic or partial(self._transformers.read, seen)
         epoch = self.epochs()
         self.record(losses, step, epoch=epoch, semantic=semantic)
-        self._calls += 1
-        if self._calls < self._accumulate:
-            return
-        self._calls, before, self._epoch = 0, self._epoch, int(epoch or 0)
-        self.evaluate_what_is_due(step, self._epoch if self._epoch > before else None)
+        if not self._calls:
+            before, self._epoch = self._epoch, int(epoch or 0)
+            self.evaluate_what_is_due(step, self._epoch if self._epoch > before else None)
 
     def close(self, status: Status | None = None) -> None:
         """End the run; the ``with`` block does it by itself.
@@ -175,6 +176,16 @@ class LoopCallback(CallbackBase):
         finally:
             self._signals.__exit__(kind, error, trace)
 
+    def _end_with_process(self) -> None:
+        """Close as the script ends well; otherwise the run ends with the process's error."""
+        if os.getpid() == self._process and last_error() is None and distributed.size() == 1:
+            self.close("FINISHED")
+
+    def stop(self, status: Status | None) -> None:
+        """End the run, and remove the hooks."""
+        atexit.unregister(self._end_with_process)
+        super().stop(status)
+
     def _raise_on_sigterm(self) -> None:
         self._signals.close()
         self._signals.enter_context(sigterm_raises())
@@ -194,6 +205,9 @@ class LoopCallback(CallbackBase):
         except BaseException:
             self._signals.close()
             raise
+        if distributed.size() == 1:  # or other processes may be gone by then
+            self._process = os.getpid()
+            atexit.register(self._end_with_process)
         if self._transformers:
             self._transformers.begin(network(self._watched), self._open[0], None, self.ignore_index)
         self._epoch = int(self.epochs() or 0)
