@@ -38,7 +38,11 @@ from .predict import Predict, ignored_by, predictor
 
 
 class LoopCallback(CallbackBase):
-    """Logs the losses and metrics of a training loop, from its first step on.
+    """Logs the losses and metrics of a training loop.
+
+    The run opens at the model's first forward in train mode, or where a ``with`` block begins and
+    the model states its input size; what cannot be inferred raises `ValueError` there, with what to
+    pass.
 
     `close` evaluates the test set once more and ends the run, FINISHED; so does a ``with`` block
     around the loop, or a script that ends well. Where an exception, Ctrl-C or SIGTERM ends the loop
@@ -220,6 +224,8 @@ class LoopCallback(CallbackBase):
         batch = batch[0] if len(batch) == 1 else batch
         images, targets = self.reader.images(batch), self.reader.targets(batch)
         self._size = self._size or size_of(images)
+        if self.run is None:  # so that what cannot be inferred is raised before the first step
+            self._begin()
         if not any(_is_same(images, i) or _is_same(targets, t) for i, t, _ in self._forwards):
             self._forwards.append((images, targets, length(images)))
             self.saw(batch)

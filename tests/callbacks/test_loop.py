@@ -1,6 +1,8 @@
 import math
 import os
 import signal
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -358,6 +360,13 @@ def test_what_is_unknown_is_asked_for_before_training() -> None:
             pass
 
 
+def test_without_a_block_it_is_asked_for_before_the_first_step() -> None:
+    model = nn.Conv2d(3, 2, 1)
+    LoopCallback(model, None, None, loggers=[], dataset="d", classes=CLASSES)
+    with pytest.raises(ValueError, match="algorithm"):
+        model(torch.rand(2, 3, 8, 8))
+
+
 def test_a_list_of_classes_says_where_the_background_is() -> None:
     with pytest.raises(ValueError, match=r"\['__background__', 'disc', 'square'\] or \{1: 'disc'"):
         train(classes=["disc", "square"])
@@ -621,3 +630,117 @@ def test_a_test_loss_that_is_no_number_costs_no_figures() -> None:
         )
     assert series(memory, "classification", "test") == {2: 0.75}
     assert series(memory, "box_AP", "test")
+
+
+SCRIPT = """
+import os, signal, sys
+from boxscore.callbacks.loop import LoopCallback
+from boxscore.loggers import MemoryLogger
+from tests.tiny import CLASSES, fcos, loader, train_step
+import atexit, torch
+
+class Told(MemoryLogger):
+    def close(self, status="FINISHED"):
+        print(status, sorted({p.split for p in self.points}))
+
+model = fcos()
+optimizer = torch.optim.SGD(model.parameters(), 0.01)
+score = LoopCallback(model, optimizer, loader(2), dataset="d", classes=CLASSES, loggers=[Told()],
+                     log_every=1)
+for batch in loader(4):
+    score.step(train_step(model, optimizer, batch))
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [
+        ("", "FINISHED ['', 'test', 'train']"),
+        ("score.close()", "FINISHED ['', 'test', 'train']"),
+        ("1 / 0", "FAILED ['train']"),
+        ("raise KeyboardInterrupt", "KILLED ['train']"),
+        ("signal.raise_signal(signal.SIGTERM)", "KILLED ['train']"),
+        ("try:\n    1 / 0\nexcept ZeroDivisionError:\n    score.close()", "FAILED ['train']"),
+        ("try:\n    1 / 0\nfinally:\n    score.close()", "FAILED ['train']"),
+    ],
+)
+@pytest.mark.slow
+def test_without_a_block_the_run_ends_as_the_script_does(end: str, told: str) -> None:
+    command = [sys.executable, "-c", SCRIPT + end]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert shown.stdout.strip() == told, shown.stderr
+
+
+def test_accumulated_batches_are_one_step() -> None:
+    """Each call is a batch; what is logged is the mean of the step's undivided losses."""
+    model, memory = fcos(), MemoryLogger()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    own, batches = [], loader(12)
+    score = LoopCallback(
+        model, optimizer, None, train_loader=batches, accumulate=3, dataset="d", classes=CLASSES,
+        loggers=[memory], log_every=1,
+    )  # fmt: skip
+    for batch in batches:
+        losses = train_step(model, optimizer, batch)
+        own.append(float(sum(losses.values()).detach()))
+        score.step(losses)
+    score.close()
+    assert len(own) == 3
+    assert series(memory, "total", "train") == {1: pytest.approx(sum(own) / 3)}
+    assert series(memory, "progress/images_seen", "train") == {1: 12.0}
+    assert memory.start is not None
+    assert memory.start.params["batch_size"] == "12"
+    with pytest.raises(ValueError, match="accumulate: 0 is less than one batch"):
+        LoopCallback(model, optimizer, accumulate=0)
+
+
+def test_averaged_weights_are_evaluated_and_the_trained_model_is_named() -> None:
+    model, memory = fcos(), MemoryLogger()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    average = torch.optim.swa_utils.AveragedModel(model, use_buffers=True)
+    test_loader = loader(4, first=100)
+    options: dict[str, Any] = {"dataset": "d", "classes": CLASSES, "evaluate_train_every": None}
+    for given in (average, lambda: average):
+        memory = MemoryLogger()
+        score = LoopCallback(
+            model, optimizer, test_loader, evaluate_model=given, loggers=[memory], **options
+        )
+        score.step(train_step(model, optimizer, next(iter(loader(4)))))
+        score.close()
+        assert str(score.run.identity) == "FCOS 64x64"  # type: ignore[union-attr]
+        by_hand = LoopCallback(average.module, optimizer, test_loader, loggers=[], **options)
+        with by_hand:
+            by_hand.evaluate()
+        assert score.latest == pytest.approx(by_hand.latest)
+    assert average.training
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        (None, "predict= returned a NoneType"),
+        (({}, []), "predict= returned a tuple of 2"),
+        ((1.0, [], []), "losses as a float"),
+        (({}, torch.zeros(1, 6), []), "predictions as a Tensor, not a list of dicts"),
+        (({}, [{}], torch.zeros(1)), "targets as a Tensor, not a list of dicts"),
+    ],
+)
+def test_what_predict_returns_is_checked_with_the_form_that_is_expected(
+    found: Any, told: str
+) -> None:
+    with pytest.raises(ValueError, match=told) as raised:
+        train(steps=3, predict=lambda model, batch: found)
+    assert "it returns a tuple ({'loss_box': scalar}, [{'boxes': xyxy (K, 4)" in str(raised.value)
+
+
+def test_the_opening_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    model = fcos()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, weight_decay=0.5)
+    squares = sum(float((w.detach() ** 2).sum()) for w in model.parameters() if w.requires_grad)
+    with LoopCallback(model, optimizer, None, dataset="d", classes=CLASSES, loggers=[]):
+        pass
+    assert f"‖w‖² = {0.25 * squares:.4g} now" in capsys.readouterr().err
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.5)
+    with LoopCallback(model, optimizer, None, dataset="d", classes=CLASSES, loggers=[]):
+        pass
+    assert "regularization" not in capsys.readouterr().err

@@ -255,6 +255,16 @@ def test_a_parent_category_at_0_without_annotations_is_no_class() -> None:
     assert taken == {0: "c0", 1: "c1"}
 
 
+def test_labels_that_the_data_set_remaps_are_named_by_its_table(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    loader = coco([3, 7], used=[3, 7])
+    loader.dataset.label_of_category = {3: 1, 7: 2}
+    taken = classes_of(loader, None, model=two_stage(), background=True)
+    assert taken == {1: loader.dataset.coco.cats[3]["name"], 2: loader.dataset.coco.cats[7]["name"]}
+    assert "(from the test set's COCO categories)" in capsys.readouterr().err
+
+
 def test_classes_of_a_model_inside_a_module() -> None:
     inner = network(Around(mine=segformer()))
     assert classes_of(None, None, model=inner, background=False) == {0: "LABEL_0", 1: "LABEL_1"}

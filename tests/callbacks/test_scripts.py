@@ -25,12 +25,19 @@ ADDED = {
     "smp_loop": 3,
     "torchvision_detection": 3,
     "torchvision_segmentation": 3,
+    "transformers_trainer": 2,
     "unet_scaler": 3,
+    "yolo_loop": 4,  # with the line of predict=
 }
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in SCRIPTS.glob("*.py")))
-def test_a_script_of_this_kind(name: str) -> None:
+KINDS = {"transformers_trainer": ("detr", "segformer", "mask2former")}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [(name, kind) for name in ADDED for kind in KINDS.get(name, ("",))]
+)
+def test_a_script_of_this_kind(name: str, kind: str, tmp_path: Path) -> None:
     path, memory = SCRIPTS / f"{name}.py", MemoryLogger()
     added = [line for line in path.read_text().splitlines() if line.endswith("# boxscore")]
     assert len(added) == ADDED[name]
@@ -39,7 +46,9 @@ def test_a_script_of_this_kind(name: str) -> None:
         "dataset": "d", "loggers": [memory], "log_every": 1, "evaluate_every": Every(epochs=1),
         "evaluate_train_every": None, "on_error": "raise",
     }  # fmt: skip
-    done = runpy.run_path(str(path), {"options": options, "Identity": Identity})
+    done = runpy.run_path(
+        str(path), {"options": options, "Identity": Identity, "kind": kind, "folder": str(tmp_path)}
+    )
     score = done["score"]
     for figure, value in done["own"].items():
         assert score.latest[figure] == pytest.approx(value, abs=2e-6), figure
