@@ -26,7 +26,7 @@ def main(steps=200, log_every=10, evaluate_every=50):
     )
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4)
 
-    with LoopCallback(
+    score = LoopCallback(
         model,
         optimizer,
         test_loader,
@@ -37,20 +37,21 @@ def main(steps=200, log_every=10, evaluate_every=50):
         tracking_uri="sqlite:///example/mlflow.db",
         log_every=log_every,
         evaluate_every=evaluate_every,
-    ) as score:
-        done = 0
-        while done < steps:
-            for images, targets in loader:
-                model.train()
-                losses = model(images, targets)
-                optimizer.zero_grad()
-                sum(losses.values()).backward()
-                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-                optimizer.step()
-                score.step(losses)
-                done += 1
-                if done == steps:
-                    break
+    )
+    done = 0
+    while done < steps:
+        for images, targets in loader:
+            model.train()
+            losses = model(images, targets)
+            optimizer.zero_grad()
+            sum(losses.values()).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            score.step(losses)
+            done += 1
+            if done == steps:
+                break
+    score.close()
     print({name: round(value, 3) for name, value in score.best.items()})
 
 

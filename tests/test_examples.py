@@ -37,6 +37,14 @@ def test_plain_loop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.slow
+def test_yolo_in_a_loop(capsys: pytest.CaptureFixture[str]) -> None:
+    load("yolo_in_a_loop").main(steps=2, log_every=1, evaluate_every=2)
+    shown = capsys.readouterr()
+    assert "box_AP50" in shown.out
+    assert "YOLOv8 160x160" in shown.err
+
+
+@pytest.mark.slow
 def test_compare_four(capsys: pytest.CaptureFixture[str]) -> None:
     load("compare_four").main(steps=1, input_size=64)
     shown = capsys.readouterr().out
