@@ -3,6 +3,8 @@
 Run it:  python examples/yolo_in_a_loop.py      then:  boxscore view example
 """
 
+from itertools import islice
+
 import torch
 from torch.utils.data import DataLoader
 from ultralytics.cfg import get_cfg
@@ -45,9 +47,7 @@ def main(steps=200, log_every=10, evaluate_every=50):
         dataset="shapes", classes=train.classes, log_dir="example/runs", log_every=log_every,
         tracking_uri="sqlite:///example/mlflow.db", evaluate_every=evaluate_every,
     )  # fmt: skip
-    for step, batch in enumerate(epoch for _ in range(steps) for epoch in loader):
-        if step == steps:
-            break
+    for batch in islice((batch for _ in range(steps) for batch in loader), steps):
         loss, items = model.train()(batch)
         optimizer.zero_grad()
         loss.sum().backward()
