@@ -81,7 +81,7 @@ def share(loader: Any, count: int | None, reader: BatchReader) -> Share:
         groups = distributed.broadcast_from_rank0(
             lambda: [list(group) for group in loader.batch_sampler]
         )
-    return _in_turn(loader, groups, ids)
+    return _in_turn(loader, groups, ids, reader)
 
 
 def _whole(loader: Any, reader: BatchReader) -> Share:
@@ -112,7 +112,9 @@ def _ids(batch: Any, reader: BatchReader) -> list[Any]:
     return reader.ids(batch) or [None] * reader.count(batch)
 
 
-def _in_turn(loader: Any, groups: Sequence[list[int]], ids: Sequence[str] | None) -> Share:
+def _in_turn(
+    loader: Any, groups: Sequence[list[int]], ids: Sequence[str] | None, reader: BatchReader
+) -> Share:
     """Every so many of the ``groups`` of indices, read by a loader without shuffling."""
     rounds = math.ceil(len(groups) / distributed.size())
     turns = [turn * distributed.size() + distributed.rank() for turn in range(rounds)]
@@ -128,6 +130,8 @@ def _in_turn(loader: Any, groups: Sequence[list[int]], ids: Sequence[str] | None
     )
     for turn, group, batch in zip(turns, mine, again, strict=True):
         named = None if ids is None else [ids[index] for index in group]
+        if named is not None and (crops := reader.count(batch) // len(group)) > 1:
+            named = [f"{image_id}-{n}" for image_id in named for n in range(crops)]
         yield batch, named, None if turn < len(groups) else 0
 
 

@@ -20,12 +20,11 @@ def collate(samples):
     boxes = torch.cat([t["boxes"] for t in targets]) / images.shape[-1]
     size, counts = boxes[:, 2:] - boxes[:, :2], torch.tensor([len(t["boxes"]) for t in targets])
     return {
-        "img": images,
+        "img": images, "targets": targets,
         "cls": torch.cat([t["labels"] for t in targets])[:, None] - 1.0,
         "bboxes": torch.cat([boxes[:, :2] + size / 2, size], 1),
         "batch_idx": torch.arange(len(samples)).repeat_interleave(counts),
-        "targets": targets,
-    }
+    }  # fmt: skip
 
 
 def predict(model, batch):
@@ -37,8 +36,8 @@ def predict(model, batch):
 def main(steps=200, log_every=10, evaluate_every=50):
     torch.manual_seed(0)
     train, test = Shapes("train", "detection"), Shapes("test", "detection")
-    loader = DataLoader(train, batch_size=8, shuffle=True, collate_fn=collate)
-    test_loader = DataLoader(test, batch_size=8, collate_fn=collate)
+    loader = DataLoader(train, 8, shuffle=True, collate_fn=collate)
+    test_loader = DataLoader(test, 8, collate_fn=collate)
     model = DetectionModel("yolov8n.yaml", nc=len(train.classes), verbose=False)
     model.args = get_cfg()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
