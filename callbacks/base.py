@@ -36,6 +36,7 @@ class CallbackBase:
     """
 
     status_if_not_closed: Status = "FINISHED"
+    always_evaluates = False  # whether the framework also does what ``evaluate_every=`` requests
     reader: BatchReader = BatchReader()
 
     def __init__(self, **options: Unpack[Keywords]) -> None:
@@ -144,18 +145,11 @@ class CallbackBase:
             Every.of(options.evaluate_train_every),
         )
         self.take_loaders(facts.loaders)
-        if self._follows and options.evaluate_images is not None:
-            self.warnings.warn_once(
-                "evaluate_images",
-                "evaluate_images= has no effect on the framework's own evaluation; limit its "
-                "loader, or pass evaluate_every= too",
-            )
-        if self._follows and options.evaluate_model is not None:
-            self.warnings.warn_once(
-                "evaluate_model",
-                "evaluate_model= has no effect on the framework's own evaluation; pass "
-                "evaluate_every= too",
-            )
+        for name in ("evaluate_images", "evaluate_model"):
+            if getattr(options, name) is not None and (self._follows or self.always_evaluates):
+                advice = "limit its data" if self.always_evaluates else "pass evaluate_every= too"
+                text = f"{name}= has no effect on the framework's own evaluations; {advice}"
+                self.warnings.warn_once(name, text)
         return run
 
     def take_loaders(self, loaders: Any) -> None:

@@ -22,6 +22,7 @@ from .huggingface import ignored_label, is_transformers
 from .huggingface.forwards import Forwards, losses_of_batch
 from .huggingface.forwards import criterion_of as criterion_inside
 from .model_info import size_of
+from .options import Options
 from .predict import (
     ADVICE,
     NO_CRITERION,
@@ -31,6 +32,7 @@ from .predict import (
     framed,
     ignored_by,
     pair,
+    predictor,
     segmented,
 )
 
@@ -149,8 +151,6 @@ class Watched:
     sizes; the module's before its network's.
 
     Attributes:
-        trainer: Lightning's.
-        module: the user's.
         network: its child of a usual name, or the only one that has parameters, or itself.
         outputs: logits (N, C, H, W), a mapping that holds them, N detections, or None.
         losses: those of a detector in train mode.
@@ -159,11 +159,11 @@ class Watched:
 
     def __init__(  # noqa: PLR0917  # what a training has
         self, trainer: Any, module: Any, criterion: Any, run: Run, reader: BatchReader,
-        predict: Predict | None,
+        options: Options,
     ) -> None:  # fmt: skip
         self.trainer, self.module, self._run = trainer, module, run
-        self._reader, self._predict = reader, predict
-        self._criterion = criterion and Criterion(criterion, run.warnings)
+        self._reader, self._predict, self._options = reader, options.predict, options
+        self._given, self._criterion = criterion, criterion and Criterion(criterion, run.warnings)
         self.network = lightning_network(module)
         trained = [child for child in module.children() if any(True for _ in child.parameters())]
         if self.network is module and len(trained) == 1:
@@ -172,8 +172,9 @@ class Watched:
         has_forward = is_overridden("forward", module, LightningModule)
         self._callable: Any = module if has_forward else inside
         self._is_prepared: dict[bool, bool] = {}  # in training and not; whether images are changed
-        self.transformers = None if predict or not is_transformers(self.network) else Forwards(None)
-        if self.transformers:
+        self.transformers = None
+        if is_transformers(self.network) and not options.predict:
+            self.transformers = Forwards(None)
             ignored = ignored_label(self.network, None)
             self.transformers.begin(self.network, run, None, 255 if ignored is None else ignored)
         self.begin(None)
@@ -195,6 +196,9 @@ class Watched:
     @property
     def own_pass(self) -> Predict | None:
         """How boxscore measures a batch by itself, None where it would not do as the steps do."""
+        if (model := self._options.evaluate_model) is not None and not self._predict:
+            model = model if hasattr(model, "eval") else model()
+            return predictor(model, self._run, self._given, self._reader)
         is_semantic = self._run.task == "semantic-segmentation"
         has_forward = is_semantic and self._callable is not None
         known = has_forward or (not is_semantic and is_torchvision_detector(self.network))
@@ -203,10 +207,7 @@ class Watched:
 
     @property
     def _is_called_as_it_is(self) -> bool:
-        """Whether the steps call the forward with the batch's own images, as boxscore does.
-
-        Those of validation decide, then those of training, which may augment.
-        """
+        """Whether the steps, first validation's, call the forward with the batch's own images."""
         in_training = self._is_prepared.get(True, self._callable is not self.module)
         return not self._is_prepared.get(False, in_training)
 

@@ -48,6 +48,7 @@ class BoxscoreCallback(CallbackBase, TrainerCallback):
     """
 
     status_if_not_closed: Status = "FAILED"
+    always_evaluates = True
     _count = None  # the Trainer evaluates all images
 
     def restart(self) -> None:
@@ -76,9 +77,6 @@ class BoxscoreCallback(CallbackBase, TrainerCallback):
         if args.eval_strategy == "no" and "evaluate_every" not in self._given:
             text = "nothing is evaluated: pass eval_strategy= to the Trainer, or evaluate_every="
             self.warnings.warn_once("never", text)
-        if self.options.evaluate_images is not None:
-            text = "evaluate_images= has no effect on the Trainer's evaluations"
-            self.warnings.warn_once("evaluate_images", f"{text}; give it a smaller eval_dataset")
         self._begin()
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

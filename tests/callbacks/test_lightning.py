@@ -930,3 +930,20 @@ def test_autolog_logs_no_bare_name(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "noted" in found
     assert not {name for name in found if name.startswith("box_") or name in ("total",)}
     assert "box_AP=1.00" in Path(best.best_model_path).name
+
+
+def test_averaged_weights_are_evaluated_by_boxscores_own_pass() -> None:
+    average = fcos()
+    with torch.no_grad():
+        for weight in average.parameters():
+            weight.mul_(0.5)
+    memory = MemoryLogger()
+    options: dict[str, Any] = {"classes": CLASSES, "dataset": "d", "evaluate_train_every": None}
+    score = BoxscoreCallback(
+        evaluate_model=average, evaluate_every=2, loggers=[memory], on_error="raise", **options
+    )
+    trainer([score], max_steps=2).fit(Detector(fcos()), loader(8), loader(4, 100))
+    by_hand = LoopCallback(average, None, loader(4, 100), loggers=[], **options)
+    with by_hand:
+        by_hand.evaluate()
+    assert score.latest["classification"] == pytest.approx(by_hand.latest["classification"])

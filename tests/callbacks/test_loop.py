@@ -682,7 +682,7 @@ def test_accumulated_batches_are_one_step() -> None:
     )  # fmt: skip
     for batch in batches:
         losses = train_step(model, optimizer, batch)
-        own.append(float(sum(losses.values()).detach()))
+        own.append(sum(float(loss.detach()) for loss in losses.values()))
         score.step(losses)
     score.close()
     assert len(own) == 3
@@ -735,7 +735,7 @@ def test_what_predict_returns_is_checked_with_the_form_that_is_expected(
 
 def test_the_opening_lines(capsys: pytest.CaptureFixture[str]) -> None:
     model = fcos()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, weight_decay=0.5)
+    optimizer: Any = torch.optim.SGD(model.parameters(), lr=0.01, weight_decay=0.5)
     squares = sum(float((w.detach() ** 2).sum()) for w in model.parameters() if w.requires_grad)
     with LoopCallback(model, optimizer, None, dataset="d", classes=CLASSES, loggers=[]):
         pass
