@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from boxscore import Run, distributed
-from boxscore.exit_status import ended, last_error, sigterm_raises
+from boxscore.exit_status import ended, exits_noted, last_error, sigterm_raises
 from boxscore.identity.wrappers import network
 from boxscore.logger import Status
 
@@ -45,8 +45,8 @@ class LoopCallback(CallbackBase):
     pass.
 
     `close` evaluates the test set once more and ends the run, FINISHED; so does a ``with`` block
-    around the loop, or a script that ends well. Where an exception, Ctrl-C or SIGTERM ends the loop
-    the run is FAILED or KILLED, with or without the block.
+    around the loop, or a script that ends well. Where an exception, ``sys.exit`` with an error,
+    Ctrl-C or SIGTERM ends the loop the run is FAILED or KILLED, with or without the block.
     """
 
     def __init__(
@@ -182,7 +182,8 @@ class LoopCallback(CallbackBase):
 
     def _end_with_process(self) -> None:
         """Close as the script ends well; otherwise the run ends with the process's error."""
-        if os.getpid() == self._process and last_error() is None and distributed.size() == 1:
+        is_well = ended(last_error()) == "FINISHED"
+        if os.getpid() == self._process and is_well and distributed.size() == 1:
             self.close("FINISHED")
 
     def stop(self, status: Status | None) -> None:
@@ -193,6 +194,7 @@ class LoopCallback(CallbackBase):
     def _raise_on_sigterm(self) -> None:
         self._signals.close()
         self._signals.enter_context(sigterm_raises())
+        self._signals.enter_context(exits_noted())
 
     def _begin(self) -> None:
         test_loader, train_loader = self._loaders

@@ -136,3 +136,19 @@ def test_views_of_one_batch_that_count_as_accumulation_are_told() -> None:
 
     with warns("2 different batches .* pass images="):
         counted(twice)
+
+
+def test_calls_for_each_micro_batch_are_one_optimizer_step() -> None:
+    """The losses of a step are the mean over its batches, as before the script divides them."""
+
+    def micro(score: Any, model: Any, batch: Any) -> None:
+        model(batch[0])
+        given.append(float(len(given)))
+        score.step(given[-1])
+
+    given: list[float] = []
+    memory = counted(micro, accumulate=2)
+    assert list(series(memory, "progress/images_seen")) == [1, 2, 3, 4]
+    assert list(series(memory, "progress/images_seen").values()) == [4, 8, 12, 16]
+    assert list(series(memory, "classification").values()) == [0.5, 2.5, 4.5, 6.5]
+    assert list(series(memory, "IoU")) == [2, 4]

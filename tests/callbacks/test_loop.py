@@ -1,8 +1,6 @@
 import math
 import os
 import signal
-import subprocess
-import sys
 import threading
 from typing import Any
 
@@ -630,45 +628,6 @@ def test_a_test_loss_that_is_no_number_costs_no_figures() -> None:
         )
     assert series(memory, "classification", "test") == {2: 0.75}
     assert series(memory, "box_AP", "test")
-
-
-SCRIPT = """
-import os, signal, sys
-from boxscore.callbacks.loop import LoopCallback
-from boxscore.loggers import MemoryLogger
-from tests.tiny import CLASSES, fcos, loader, train_step
-import atexit, torch
-
-class Told(MemoryLogger):
-    def close(self, status="FINISHED"):
-        print(status, sorted({p.split for p in self.points}))
-
-model = fcos()
-optimizer = torch.optim.SGD(model.parameters(), 0.01)
-score = LoopCallback(model, optimizer, loader(2), dataset="d", classes=CLASSES, loggers=[Told()],
-                     log_every=1)
-for batch in loader(4):
-    score.step(train_step(model, optimizer, batch))
-"""
-
-
-@pytest.mark.parametrize(
-    ("end", "told"),
-    [
-        ("", "FINISHED ['', 'test', 'train']"),
-        ("score.close()", "FINISHED ['', 'test', 'train']"),
-        ("1 / 0", "FAILED ['train']"),
-        ("raise KeyboardInterrupt", "KILLED ['train']"),
-        ("signal.raise_signal(signal.SIGTERM)", "KILLED ['train']"),
-        ("try:\n    1 / 0\nexcept ZeroDivisionError:\n    score.close()", "FAILED ['train']"),
-        ("try:\n    1 / 0\nfinally:\n    score.close()", "FAILED ['train']"),
-    ],
-)
-@pytest.mark.slow
-def test_without_a_block_the_run_ends_as_the_script_does(end: str, told: str) -> None:
-    command = [sys.executable, "-c", SCRIPT + end]
-    shown = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert shown.stdout.strip() == told, shown.stderr
 
 
 def test_accumulated_batches_are_one_step() -> None:
