@@ -135,6 +135,9 @@ class LoopCallback(CallbackBase):
             losses = losses_of_batch(seen)
             if self._open[0].task == "semantic-segmentation":
                 semantic = semantic or partial(self._transformers.read, seen)
+        if semantic is None and self._open[0].task == "semantic-segmentation":
+            what = "focal, cross_entropy and dice of the train split are not measured"
+            self.warnings.warn_once("logits", f"{what}; pass outputs= and targets= to step()")
         epoch = self.epochs()
         self.record(losses, step, epoch=epoch, semantic=semantic)
         if not self._calls:

@@ -31,7 +31,10 @@ ADDED = {
 }
 
 
-KINDS = {"transformers_trainer": ("detr", "segformer", "mask2former")}
+KINDS = {
+    "torchgeo_detection": ("boxes", "instances"),
+    "transformers_trainer": ("detr", "segformer", "mask2former"),
+}
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,13 @@
-"""As torchgeo's ObjectDetectionTask: a torchvision detector, batches of lists under names."""
+"""As torchgeo's tasks of detection and instances: batches of lists under names."""
 
 import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader
 from torchmetrics.detection import MeanAveragePrecision
+from torchvision.models.detection import MaskRCNN
 
 from boxscore.callbacks.lightning import BoxscoreCallback  # boxscore
-from tests.tiny import CLASSES, Pictures, fcos
+from tests.tiny import CLASSES, Pictures, fcos, two_stage
 
 
 def collate(samples):
@@ -14,20 +15,24 @@ def collate(samples):
         "image": torch.stack([image for image, _ in samples]),
         "bbox_xyxy": [target["boxes"] for _, target in samples],
         "label": [target["labels"] for _, target in samples],
+        "mask": [target["masks"].to(torch.uint8) for _, target in samples],
     }
 
 
 class ObjectDetectionTask(pl.LightningModule):
     def __init__(self):
         super().__init__()
-        self.model, self.metric = fcos(), MeanAveragePrecision(backend="pycocotools")
+        self.model = two_stage(MaskRCNN) if is_instances else fcos()
+        self.metric = MeanAveragePrecision(
+            iou_type=("bbox", "segm") if is_instances else "bbox", backend="pycocotools"
+        )
 
     def forward(self, *args, **kwargs):
         return self.model(*args, **kwargs)
 
     def unpacked(self, batch):
-        rows = zip(batch["bbox_xyxy"], batch["label"], strict=True)
-        return batch["image"], [{"boxes": boxes, "labels": labels} for boxes, labels in rows]
+        rows = zip(batch["bbox_xyxy"], batch["label"], batch["mask"], strict=True)
+        return batch["image"], [{"boxes": b, "labels": c, "masks": m} for b, c, m in rows]
 
     def training_step(self, batch, batch_idx):
         x, y = self.unpacked(batch)
@@ -37,18 +42,25 @@ class ObjectDetectionTask(pl.LightningModule):
 
     def validation_step(self, batch, batch_idx):
         x, y = self.unpacked(batch)
-        self.metric.update([{n: v[o["labels"] > 0] for n, v in o.items()} for o in self(x)], y)
+        found = [{n: v[o["labels"] > 0] for n, v in o.items()} for o in self(x)]
+        for one in found if is_instances else ():
+            one["masks"] = (one["masks"] > 0.5).squeeze(1).to(torch.uint8)
+        self.metric.update(found, y)
 
     def on_validation_epoch_end(self):
         found = self.metric.compute()
-        own["box_AP"], own["box_AP50"] = found["map"].item(), found["map_50"].item()
+        for key, value in found.items():
+            kind, _, name = key.partition("_") if is_instances else ("bbox", "", key)
+            if name in ("map", "map_50"):
+                figure = {"bbox": "box", "segm": "mask"}[kind] + "_AP" + name.removeprefix("map").strip("_")
+                own[figure] = value.item()
         self.metric.reset()
 
     def configure_optimizers(self):
         return torch.optim.AdamW(self.parameters(), lr=1e-3)
 
 
-own, printed = {}, []
+own, printed, is_instances = {}, [], kind == "instances"
 train_loader, val_loader = DataLoader(Pictures(6), 2, collate_fn=collate), DataLoader(Pictures(4, 100), 2, collate_fn=collate)
 score = BoxscoreCallback(classes=CLASSES, **options)  # boxscore
 trainer = pl.Trainer(
