@@ -72,7 +72,7 @@ def _read(word: str, one: Mapping[str, Any], count: int, size: Size | None) -> M
     value = one.get("masks")
     try:
         if value is None and count:
-            raise ValueError("is missing, and masks=True wants it")
+            raise ValueError("is missing, and masks=True needs it")
         if value is None or (hasattr(value, "shape") and 0 in value.shape and value.ndim < 3):
             value = []  # no masks, of no known size
         masks = read_masks(value, size)

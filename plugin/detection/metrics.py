@@ -1,14 +1,14 @@
 """COCO's metrics of boxes and instance masks, from batches.
 
-Each batch is matched by `DetectionMetrics.update` and reduced to a kilobyte per image (see
-`match_table`), from which `compute` works out the metrics at any time. They equal those of
+`DetectionMetrics.update` matches each batch and keeps about a kilobyte per image (see
+`match_table`), from which `compute` computes the metrics at any time. They equal those of
 pycocotools, cell for cell and bit for bit, with five differences:
 
-* Ground truth needs no ids of its own, and id 0 is a good id (pycocotools: a miss).
-* No detection at all is a valid result (pycocotools: an IndexError).
+* Objects need no ids, and id 0 is valid (pycocotools: a miss).
+* No detection is a valid result (pycocotools: an IndexError).
 * With another ``max_detections`` than 100, AP is measured with it (pycocotools: -1), and the third
   recall is named by it.
-* What is undefined, because no object counts, is absent (pycocotools: -1).
+* A metric without an object that counts is undefined, and absent (pycocotools: -1).
 * A detection's area is that of its own region, the mask's for masks, as COCO's server, detectron2
   and mmdetection have it (pycocotools: the box's, where results hold both). ``areas="given"`` uses
   the predictions' ``area``.
@@ -299,7 +299,7 @@ class DetectionMetrics:
         except (KeyError, TypeError, AttributeError, EOFError, ValueError, OSError) as error:
             if isinstance(error, FileNotFoundError):
                 raise
-            raise ValueError(f"{path}: no state of DetectionMetrics: {error}") from error
+            raise ValueError(f"{path} is not a state of DetectionMetrics: {error}") from error
         return metrics
 
     def __getstate__(self) -> dict[str, Any]:
@@ -327,7 +327,7 @@ class DetectionMetrics:
         if kind is None:
             return self.kinds[0]
         if kind not in self.kinds:
-            raise ValueError(f"kind {kind!r} is not measured; here it is {' or '.join(self.kinds)}")
+            raise ValueError(f"kind {kind!r} is not measured; pass {' or '.join(self.kinds)}")
         return kind
 
     def _add(self, part: MatchTable) -> None:

@@ -1,7 +1,7 @@
 """COCO's run-length encoding (RLE) of masks, and its polygons: read and checked.
 
-pycocotools hangs on a broken RLE (`test_no_broken_rle_reaches_pycocotools`), so that every RLE is
-read here before it gets there.
+pycocotools hangs on a broken RLE (`test_no_broken_rle_reaches_pycocotools`): every RLE is checked
+here first.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How predictions are read, as logits or as probabilities, and the warnings about a set."""
+"""Whether predictions are logits or probabilities, and the warnings about a set."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def as_probabilities(seen: NDArray[Any]) -> bool:
 
 
 def warn_of_predictions(warnings: Warnings, seen: NDArray[Any], classes: Mapping[int, str]) -> None:
-    """Warn once of predictions that are no logits, or may be none; ``seen`` is the whole table."""
+    """Warn once of predictions that are not, or may not be, logits; ``seen`` is the whole table."""
     one, several = seen
     images, mixed = one[IMAGES] + several[IMAGES], one[WITHIN] + several[PROBABLE]
     if as_probabilities(seen) or 0 < several[IMAGES] == several[PROBABLE]:
-        text = f"are measured as the probabilities that they seem to be; if they are not, {_PASS}"
+        text = f"are measured as probabilities; if they are not, {_PASS}"
         warnings.warn_once("probabilities", f"all predictions lie in [0, 1] and {text}")
     elif mixed:
         text = f"{mixed} of {images} images hold values as of probabilities, the others logits"

@@ -325,7 +325,7 @@ def test_an_empty_state_survives_its_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"PK\x05\x06" + bytes(18), b"no archive at all"])
 def test_a_file_that_is_no_state_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "state.npz").write_bytes(content)
-    with pytest.raises(ValueError, match="no state of DetectionMetrics"):
+    with pytest.raises(ValueError, match="not a state of DetectionMetrics"):
         DetectionMetrics.load(tmp_path / "state.npz")
 
 

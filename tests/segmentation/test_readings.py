@@ -38,7 +38,7 @@ def test_probabilities_are_measured_as_such_and_told_once(
     logits, targets = (ONE, MASKS) if channels == 1 else (LOGITS, TARGETS)
     scores = (logits.sigmoid() if channels == 1 else logits.softmax(1)).to(dtype)
     metric = measured(scores, targets)
-    assert told(metric, caplog).count("measured as the probabilities") == 1
+    assert told(metric, caplog).count("measured as probabilities") == 1
     taken = (scores[:, 0] > 0.5).long() if channels == 1 else scores.argmax(1)
     expected = jaccard_score(targets.flatten(), taken.flatten(), average="macro")
     assert metric.compute()["IoU"] == pytest.approx(expected, abs=1e-12)
