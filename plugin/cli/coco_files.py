@@ -185,7 +185,8 @@ class _Reader:
 
     def annotations(self) -> dict[Id, Columns]:
         """The targets by image id."""
-        file, rows = self._truth, self._empty()
+        file = self._truth
+        rows: dict[Id, list[tuple[str, Columns]]] = {image_id: [] for image_id in self.sizes}
         for at, entry in file.entries("annotations"):
             image_id, row = self._row(file, entry, at)
             crowd, area = entry.get("iscrowd"), entry.get("area")
@@ -206,7 +207,7 @@ class _Reader:
         self, file: _File | None, ignore_unknown: bool, pycocotools_areas: bool
     ) -> dict[Id, Columns]:
         """The predictions by image id."""
-        rows = self._empty()
+        rows: dict[Id, list[tuple[str, Columns]]] = {image_id: [] for image_id in self.sizes}
         if file is None:
             return {image_id: self._columns([], "scores") for image_id in rows}
         if not isinstance(file.content, list):
@@ -241,9 +242,6 @@ class _Reader:
                 " the masks' areas, as COCO's server does. --pycocotools-areas uses the boxes'"
             )
         return {image_id: self._columns(some, "scores") for image_id, some in rows.items()}
-
-    def _empty(self) -> dict[Id, list[tuple[str, Columns]]]:
-        return {image_id: [] for image_id in self.sizes}
 
     def _row(
         self, file: _File, entry: Entry, at: str, ignore_unknown: bool = False

@@ -24,6 +24,7 @@ from .matching import Bools, Floats, Indices, Pairs, Words
 from .rle import Size, decode, run_areas, to_rle
 
 _BLOCK = 16  # masks packed at once, to save memory
+_ROOM = 64 * 2**20  # bytes of ground-truth masks that are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +122,11 @@ class Patch:
 
 
 class Patches:
-    """Objects as patches; those of RLEs are kept for the next evaluation."""
+    """Objects as patches; the first of RLEs are kept for the next evaluation."""
 
-    def __init__(self, limit: int = 64 * 2**20) -> None:
-        """Keep up to ``limit`` bytes, the first ones."""
+    def __init__(self) -> None:
         self._kept: dict[tuple[int, int, bytes], Patch] = {}
-        self._room = limit
+        self._room = _ROOM
 
     def of(self, masks: Masks) -> list[Patch]:
         """The objects' patches."""

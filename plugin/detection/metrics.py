@@ -30,7 +30,7 @@ from boxscore.warn import Warnings
 from .batch import Reader
 from .coco_summary import Arrays, Ranking, accumulate, rank, summarize, summarize_per_class
 from .confusion import Confusion
-from .curves import BestF1s, Curves, best_f1s, curves
+from .curves import BestF1, Curve, PerClass, best_f1s, curves
 from .inputs import Dicts, image_name, read_ids
 from .masks import Patches
 from .match_batch import Kind, match_batch
@@ -111,19 +111,16 @@ class DetectionMetrics:
         limit = int(max_detections)
         if limit < 1:
             raise ValueError(f"max_detections must be 1 or more, not {limit}")
-        for name, value, known in (
-            ("unknown", unknown, ("error", "ignore")),
-            ("areas", areas, ("region", "given")),
-        ):
-            if value not in known:
-                raise ValueError(f"{name}={value!r} is none of {known}")
+        if unknown not in ("error", "ignore"):
+            raise ValueError(f"unknown={unknown!r} is neither 'error' nor 'ignore'")
+        if areas not in ("region", "given"):
+            raise ValueError(f"areas={areas!r} is neither 'region' nor 'given'")
         self._limits = (*(fewer for fewer in (1, 10) if fewer < limit), limit)
         self._confusion = confusion
         self._patches = Patches()
         self.warnings = self._own_warnings = Warnings()
         labels = np.array(list(self._names), np.int64)
-        ignoring, given = unknown == "ignore", areas == "given"
-        self._reader = Reader(labels, boxes, ignoring, given)
+        self._reader = Reader(labels, boxes, unknown == "ignore", areas == "given")
         self._name_digests = name_digests(list(self._names.values()))
         self.reset()
 
@@ -243,7 +240,7 @@ class DetectionMetrics:
             self._arrays[kind] = accumulate(table, ranking, kind, len(self._names), self._limits)
         return self._arrays[kind]
 
-    def curves(self, iou: float = 0.5, kind: Kind | None = None) -> Curves:
+    def curves(self, iou: float = 0.5, kind: Kind | None = None) -> PerClass[Curve]:
         """Precision and confidence over recall, per class and overall.
 
         Raises:
@@ -251,7 +248,7 @@ class DetectionMetrics:
         """
         return curves(self.arrays(kind), list(self._names.values()), iou)
 
-    def best_f1(self, iou: float = 0.5, kind: Kind | None = None) -> BestF1s:
+    def best_f1(self, iou: float = 0.5, kind: Kind | None = None) -> PerClass[BestF1]:
         """The confidence of the best F1, per class and overall.
 
         Raises:

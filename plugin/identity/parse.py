@@ -56,8 +56,8 @@ def parse(name: str) -> dict[str, str]:
     """The fields of an identity; "" for those that the name leaves open. Never raises."""
     if (own := OWN.fullmatch(name)) and algorithm(own[1]) == own[1]:
         trunk = own[3] or ""
-        known = trunk in {backbone(trunk), *scales(own[1]).values()}
-        if known or PLAIN.isdisjoint(re.split(r"[\W_]+", trunk.lower())):  # no remark ("coco")
+        is_known = trunk in {backbone(trunk), *scales(own[1]).values()}
+        if is_known or PLAIN.isdisjoint(re.split(r"[\W_]+", trunk.lower())):  # no remark ("coco")
             return {"algorithm": own[1], "input_size": own[2], "backbone": trunk}
     name = FOLDER.split(name.strip().rstrip("/\\"))[-1] if len(name) <= 1000 else ""
     words = words_of(name)
