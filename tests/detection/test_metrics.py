@@ -417,7 +417,9 @@ def test_unknown_labels_can_be_ignored(masks: bool, caplog: pytest.LogCaptureFix
     other.merge(ignoring)
     assert other.compute() == ignoring.compute() == alone.compute()
     assert caplog.text.count("3 predictions with labels outside the classes are ignored") == 2
-    with pytest.raises(ValueError, match=r"target labels: entry 0, 57, is not the label of a class$"):
+    with pytest.raises(
+        ValueError, match=r"target labels: entry 0, 57, is not the label of a class$"
+    ):
         ignoring.update([FOUND], [OBJECT | {"labels": [57]}])
 
 
