@@ -316,7 +316,11 @@ class _Side:
 
     def _arrays(self, name: str | list[str], values: list[Any], shape: tuple[int, ...]) -> Any:
         """The values in NumPy, at least one array; each entry is a number or of ``shape``."""
-        if (lengths := self._lengths(name, values)) != self._counts:
+        try:
+            fast = [value.shape[0] for value in values]
+        except (AttributeError, IndexError):  # lists, or no sequence at all
+            fast = []
+        if fast != self._counts and (lengths := self._lengths(name, values)) != self._counts:
             place = next(p for p, count in enumerate(self._counts) if lengths[p] != count)
             problem = f"has {lengths[place]} entries for {self._counts[place]} labels"
             raise self._error(place, name, problem)
