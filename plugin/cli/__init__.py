@@ -197,7 +197,7 @@ def _destination(annotations: Path, options: dict[str, Any]) -> Any:
     identity = Identity.parse(options["model"] or "")
     if identity.missing:
         raise ValueError(
-            f"--model {options['model'] or ''!r} says no {' and no '.join(identity.missing)}; "
+            f"--model {options['model'] or ''!r} has no {' and no '.join(identity.missing)}; "
             "pass algorithm, input size and backbone, such as 'RetinaNet 640x640 ResNet-50'"
         )
     return Destination(

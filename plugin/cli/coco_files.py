@@ -35,7 +35,7 @@ class Dataset:
         targets: by image id, in `DetectionMetrics`' convention; without ``area`` where no object of
             the image has one, and with ``None`` in it where one object has none.
         predictions: likewise.
-        remarks: what a user should know of the files.
+        remarks: warnings about the files.
     """
 
     classes: dict[int, str]
@@ -91,9 +91,9 @@ def read(
 
 
 def _distinct(names: Mapping[int, str], used: Collection[int]) -> dict[int, str]:
-    """The names by category id, with the id where used categories share a name or mean no class.
+    """The names by category id; the id is added to a shared name and to one that means no class.
 
-    Exporters list categories that no annotation uses, under a used name: those give way.
+    A name that one used category shares with unused ones, as exporters list them, keeps no id.
     """
     shared = Counter(names[label] for label in used)
     result: dict[int, str] = {}
@@ -125,7 +125,7 @@ class _File:
             raise self.error("", f"is not COCO: it has no array {key!r}")
         for place, entry in enumerate(array):
             if not isinstance(entry, dict):
-                raise self.error(f"{key}[{place}]", f"{_short(entry)} is no object")
+                raise self.error(f"{key}[{place}]", f"{_short(entry)} is not an object")
             yield f"{key}[{place}]", entry
 
     def required(self, entry: Entry, name: str, at: str) -> Any:
@@ -160,7 +160,7 @@ class _Reader:
     def __init__(self, file: _File, boxes: bool, masks: bool) -> None:
         self._truth, self._boxes, self._masks = file, boxes, masks
         if not isinstance(file.content, dict):
-            raise file.error("", "is not COCO: it holds no object with images and annotations")
+            raise file.error("", "is not COCO: it is not an object with images and annotations")
         self.remarks: list[str] = []
         self.names: dict[int, str] = {}
         for at, entry in file.entries("categories"):
@@ -185,7 +185,8 @@ class _Reader:
 
     def annotations(self) -> dict[Id, Columns]:
         """The targets by image id."""
-        file, rows = self._truth, self._empty()
+        file = self._truth
+        rows: dict[Id, list[tuple[str, Columns]]] = {image_id: [] for image_id in self.sizes}
         for at, entry in file.entries("annotations"):
             image_id, row = self._row(file, entry, at)
             crowd, area = entry.get("iscrowd"), entry.get("area")
@@ -206,11 +207,11 @@ class _Reader:
         self, file: _File | None, ignore_unknown: bool, pycocotools_areas: bool
     ) -> dict[Id, Columns]:
         """The predictions by image id."""
-        rows = self._empty()
+        rows: dict[Id, list[tuple[str, Columns]]] = {image_id: [] for image_id in self.sizes}
         if file is None:
             return {image_id: self._columns([], "scores") for image_id in rows}
         if not isinstance(file.content, list):
-            raise file.error("", "is not COCO: it holds no array of results")
+            raise file.error("", "is not COCO: it is not an array of results")
         entries = list(file.entries())
         by_mask = pycocotools_areas and bool(entries) and not entries[0][1].get("bbox")
         masked = sum(bool(entry.get("segmentation")) for _, entry in entries)
@@ -242,9 +243,6 @@ class _Reader:
             )
         return {image_id: self._columns(some, "scores") for image_id, some in rows.items()}
 
-    def _empty(self) -> dict[Id, list[tuple[str, Columns]]]:
-        return {image_id: [] for image_id in self.sizes}
-
     def _row(
         self, file: _File, entry: Entry, at: str, ignore_unknown: bool = False
     ) -> tuple[Id, Columns]:
@@ -266,7 +264,7 @@ class _Reader:
         if not isinstance(value, dict) and self.sizes[image_id] is None:
             place, image = self._places[image_id]
             size = ", ".join(f"{side} {_short(image.get(side))}" for side in ("width", "height"))
-            problem = f"{size} is no image size in pixels, which polygons need"
+            problem = f"{size} is not an image size in pixels, which polygons need"
             raise self._truth.error(place, problem)
         try:
             return to_rle(value, self.sizes[image_id])

@@ -50,7 +50,7 @@ def servers(folder: Path) -> Iterator[Links]:
         folder: with ``runs`` (TensorBoard's) or ``mlflow.db``, or both.
 
     Raises:
-        ValueError: neither holds a run, or ``mlflow.db`` is no database of MLflow.
+        ValueError: neither holds a run, or ``mlflow.db`` is not a database of MLflow.
         RuntimeError: a server does not start; the message is its last line.
     """
     runs, store = folder / "runs", folder / "mlflow.db"
@@ -96,8 +96,8 @@ def _without_runs(store: Path) -> str:
         with closing(sqlite3.connect(f"{store.resolve().as_uri()}?mode=ro", uri=True)) as database:
             database.execute("SELECT 1 FROM runs LIMIT 1")
     except sqlite3.Error as error:
-        raise ValueError(f"{store} is no database of MLflow: {error}") from None
-    return ""  # where it holds no run yet, MLflow shows its experiments, or why it cannot
+        raise ValueError(f"{store} is not a database of MLflow: {error}") from None
+    return ""  # of a database without runs MLflow shows the experiments, or an error
 
 
 def _start(

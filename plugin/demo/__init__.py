@@ -1,4 +1,4 @@
-"""``boxscore demo``: a small real training that logs everything, on made images or yours."""
+"""``boxscore demo``: a small real training that logs everything, on generated or own images."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MISLEADING = 0.9
 
 @dataclass(frozen=True)
 class Plan:
-    """What the demo trains, on what, for how long, and where it logs."""
+    """Model, data, length and log folder of the demo's training."""
 
     task: Task = "detection"
     algorithm: str | None = None
@@ -163,7 +163,7 @@ def _data(plan: Plan) -> tuple[Any, Any, str]:
 
 
 def _identity(plan: Plan, model: nn.Module, backbone: str) -> Identity:
-    """The model's; a backbone cut short for dense heads and a resize outside are not read off."""
+    """The model's; a backbone that is cut short and a resize outside of the model are given."""
     known = {} if plan.trained == "unet" else {"backbone": Identity.parse(backbone).backbone}
     if plan.is_semantic:
         known["input_size"] = f"{plan.input_size}x{plan.input_size}"

@@ -166,7 +166,7 @@ class LabelMaps(torch.utils.data.Dataset[Pair]):
             self._masks[image] = mask
         self.files = list(self._masks)
         if not self.files:
-            raise ValueError(f"{path} holds no name of an image")
+            raise ValueError(f"{path} names no image")
         if len({*self._masks.values()}) < len(self.files):
             raise ValueError(f"{masks.folder}: two images of {path.name} have the same label map")
         self._side, self._train = side, split == "train"
@@ -198,7 +198,7 @@ def _lines(path: Path) -> list[tuple[int, str]]:
     try:
         lines = raw.decode("utf-16" if is_utf_16 else "utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text in UTF-8: {error}") from None
+        raise ValueError(f"{path} is not UTF-8 text: {error}") from None
     return [(n, line.strip()) for n, line in enumerate(lines, 1) if line.strip()]
 
 
@@ -208,12 +208,12 @@ def _classes(path: Path) -> tuple[dict[int, str], int]:
         content = json.loads(path.read_bytes())
         names, ignored = content["classes"], content.get("ignore_index")
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise TypeError(f"'classes' {names!r} is no list of names")
+            raise TypeError(f"'classes' {names!r} is not a list of names")
         if ignored is not None and (not isinstance(ignored, int) or ignored is True):
-            raise TypeError(f"'ignore_index' {ignored!r} is no integer")
+            raise TypeError(f"'ignore_index' {ignored!r} is not an integer")
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         form = '{"classes": [name of label 0, …], "ignore_index": 255}'
-        raise ValueError(f"{path} is no JSON of the form {form}: {error}") from None
+        raise ValueError(f"{path} is not JSON of the form {form}: {error}") from None
     return dict(enumerate(names)), 255 if ignored is None else ignored
 
 

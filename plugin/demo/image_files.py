@@ -102,8 +102,8 @@ def read_label_map(file: Path) -> np.ndarray[Any, Any]:
     with _opened(file) as image:
         if image.mode not in LABEL_MODES or image.format in ("JPEG", "WEBP"):
             raise ValueError(
-                f"{file}: {image.format} with {image.mode} pixels is no label map; store a grey or "
-                "palette PNG, whose one channel holds each pixel's label"
+                f"{file}: {image.format} with {image.mode} pixels is not a label map; store a grey "
+                "or palette PNG, whose one channel holds each pixel's label"
             )
         return np.array(image)
 
@@ -114,4 +114,4 @@ def _opened(file: Path) -> Iterator[Image.Image]:
         with Image.open(file) as image:
             yield image
     except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{file}: no readable image: {error}") from None
+        raise ValueError(f"{file}: cannot be read as an image: {error}") from None

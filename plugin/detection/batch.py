@@ -1,8 +1,8 @@
 """A batch of predictions and targets, read into columns and checked as a whole.
 
 Predictions and targets are dicts in torchvision's convention, one per image. Their small tensors
-are concatenated before they are read, so that a check is one comparison per batch and a field is
-one copy from the GPU. Only after a check fails is the image searched for that the error names.
+are concatenated before they are read: a check is one comparison per batch, a field one copy from
+the GPU. A check that fails then searches the image that its error names.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from .inputs import (
 )
 from .matching import Bools, Floats, Indices
 
-_LACKING = -1e300  # stands for the area of an object that has none
-_PLAIN = {"Tensor", "ndarray", "list", "tuple"}  # types that name no box format
-_SUSPICIOUS = 10  # different predictions in [0, 1]: fewer are a warning, so many are an error
+_LACKING = -1e300  # the area of an object without one
+_PLAIN = {"Tensor", "ndarray", "list", "tuple"}  # types without a box format of their own
+_SUSPICIOUS = 10  # different predictions in [0, 1] that are an error; fewer are a warning
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ class Reader:
         )
 
     def _check_scale(self, side: _Side, box: Floats, warnings: Warnings, is_strict: bool) -> None:
-        """Refuse normalised boxes: none so far leaves [0, 1], and some have an area inside."""
+        """Refuse normalised boxes: all so far lie in [0, 1], and some have an area there."""
         if box.min() < 0 or box.max() > 1 or (box[:2] + box[2:]).max() > 1:
             self.in_pixels.add(side.word)
             return
@@ -174,7 +174,7 @@ class _Side:
         if ignore_unknown:
             self._ignored = place < 0
         hint = '; DetectionMetrics(…, unknown="ignore") drops such predictions'
-        problem = "is no label among the classes" + hint * (self.word == "prediction")
+        problem = "is not the label of a class" + hint * (self.word == "prediction")
         self.check("labels", place < 0, given, problem)
         return place
 

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from .coco_summary import RECALL_POINTS, Arrays, Ranking, count_truths
 from .match_table import DETECTION, MatchTable
 from .matching import IOU_THRESHOLDS, Bools, Floats, Indices
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class PerClass(Generic[T]):
+    """A value per class that has one, and that of all classes together, ``None`` without any."""
+
+    overall: T | None
+    per_class: Mapping[str, T]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +39,6 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True)
-class Curves:
-    """One curve per class with objects, and their mean; ``None`` where no class has objects."""
-
-    overall: Curve | None
-    per_class: Mapping[str, Curve]
-
-
-@dataclass(frozen=True, slots=True)
 class BestF1:
     """The confidence threshold with the greatest F1.
 
@@ -50,16 +53,8 @@ class BestF1:
     recall: float
 
 
-@dataclass(frozen=True, slots=True)
-class BestF1s:
-    """The best F1 per class with a true positive, and that of all classes together."""
-
-    overall: BestF1 | None
-    per_class: Mapping[str, BestF1]
-
-
-def curves(arrays: Arrays, names: Sequence[str], iou: float) -> Curves:
-    """The curves at one of COCO's thresholds; the overall one is the mean over classes.
+def curves(arrays: Arrays, names: Sequence[str], iou: float) -> PerClass[Curve]:
+    """The curves of the classes with objects at one of COCO's thresholds, and their mean.
 
     Raises:
         ValueError: if ``iou`` is none of them.
@@ -72,15 +67,15 @@ def curves(arrays: Arrays, names: Sequence[str], iou: float) -> Curves:
         for place in defined
     }
     if not defined:
-        return Curves(None, {})
+        return PerClass(None, {})
     means = precision[:, defined].mean(axis=1), scores[:, defined].mean(axis=1)
-    return Curves(Curve(RECALL_POINTS, *means), per_class)
+    return PerClass(Curve(RECALL_POINTS, *means), per_class)
 
 
 def best_f1s(
     state: MatchTable, ranking: Ranking, kind: str, names: Sequence[str], iou: float
-) -> BestF1s:
-    """The best F1 per class, and that of the counts of all classes together.
+) -> PerClass[BestF1]:
+    """The best F1 per class with a true positive, and that of the counts of all classes together.
 
     Raises:
         ValueError: if ``iou`` is none of COCO's thresholds.
@@ -97,7 +92,7 @@ def best_f1s(
             per_class[names[place]] = best
     counted = np.isin(state.tables[DETECTION]["label"], np.flatnonzero(truths))
     rows = np.flatnonzero(counted)[np.argsort(-score[counted], kind="stable")]
-    return BestF1s(_best(score[rows], hit[rows], counts[rows], int(truths.sum())), per_class)
+    return PerClass(_best(score[rows], hit[rows], counts[rows], int(truths.sum())), per_class)
 
 
 def threshold(iou: float) -> int:

@@ -47,39 +47,32 @@ def measure_masks(
     objects = np.searchsorted(batch.truths.image, places).tolist()
     bounds = np.searchsorted(pairs.truth, objects).tolist()
     area, truth_area = np.zeros(len(rows)), np.zeros(objects[-1])
-    found, ious = [], []
+    kept_pairs, ious = [], []
     for place, image_id in enumerate(batch.ids):
         here, there = slice(*kept[place : place + 2]), slice(*objects[place : place + 2])
         counts = first[place + 1] - first[place], there.stop - there.start
         span = slice(*bounds[place : place + 2])
         local = Pairs(pairs.detection[span] - here.start, pairs.truth[span] - there.start)
         try:
-            masks = _read(batch.predictions[place], batch.targets[place], counts)
+            found = _read("prediction", batch.predictions[place], counts[0], None)
+            size = found.size or image_size(batch.targets[place], "orig_size", "size")
+            given = _read("target", batch.targets[place], counts[1], size)
             chosen = rows[here] - first[place]
             local, iou, area[here], truth_area[there] = _measure(
-                local, masks, chosen, batch.truths.crowd[there], patches
+                local, (found, given), chosen, batch.truths.crowd[there], patches
             )
         except ValueError as error:
             raise ValueError(f"{image_name(image_id, place)}, {error}") from None
-        found.append(Pairs(local.detection + here.start, local.truth + there.start))
+        kept_pairs.append(Pairs(local.detection + here.start, local.truth + there.start))
         ious.append(iou)
-    return _chained(found), np.concatenate([np.zeros(0), *ious]), area, truth_area
+    return _chained(kept_pairs), np.concatenate([np.zeros(0), *ious]), area, truth_area
 
 
-def _read(
-    prediction: Mapping[str, Any], target: Mapping[str, Any], counts: tuple[int, int]
-) -> tuple[Masks, Masks]:
-    """One image's masks, of the prediction and of the target."""
-    found = _side("prediction", prediction, counts[0], None)
-    size = found.size or image_size(target, "orig_size", "size")
-    return found, _side("target", target, counts[1], size)
-
-
-def _side(word: str, one: Mapping[str, Any], count: int, size: Size | None) -> Masks:
+def _read(word: str, one: Mapping[str, Any], count: int, size: Size | None) -> Masks:
     value = one.get("masks")
     try:
         if value is None and count:
-            raise ValueError("is missing, and masks=True wants it")
+            raise ValueError("is missing, and masks=True needs it")
         if value is None or (hasattr(value, "shape") and 0 in value.shape and value.ndim < 3):
             value = []  # no masks, of no known size
         masks = read_masks(value, size)

@@ -1,13 +1,13 @@
 """Instance masks in every form, and their overlaps.
 
-Dense masks, as a model gives them, are packed to one bit per pixel; an intersection is then an AND
+Dense masks, as a model gives them, are packed to one bit per pixel: an intersection is then an AND
 and a count of ones, far cheaper than encoding the masks. COCO's run-length encoding (RLE) and
-polygons, as files have them, stay runs, and pycocotools intersects them. Ground truth takes the
-form of the predictions that it is compared with. Both ways count whole pixels, so that the IoU is
-the same to the last bit.
+polygons, as files have them, stay runs, which pycocotools intersects. Ground truth is converted to
+the form of the predictions. Both ways count whole pixels, so that the IoU is the same to the last
+bit.
 
-Masks are read one image at a time, since a hundred dense ones are large; of an object only the rows
-of the image that it touches are kept.
+Masks are read one image at a time, since a hundred dense ones are large. An object is stored as the
+image rows that it touches.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from .matching import Bools, Floats, Indices, Pairs, Words
 from .rle import Size, decode, run_areas, to_rle
 
 _BLOCK = 16  # masks packed at once, to save memory
+_ROOM = 64 * 2**20  # bytes of ground-truth masks that are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +122,11 @@ class Patch:
 
 
 class Patches:
-    """Objects as patches; those of RLEs are kept for the next evaluation."""
+    """Objects as patches; the first of RLEs are kept for the next evaluation."""
 
-    def __init__(self, limit: int = 64 * 2**20) -> None:
-        """Keep up to ``limit`` bytes, the first ones."""
+    def __init__(self) -> None:
         self._kept: dict[tuple[int, int, bytes], Patch] = {}
-        self._room = limit
+        self._room = _ROOM
 
     def of(self, masks: Masks) -> list[Patch]:
         """The objects' patches."""

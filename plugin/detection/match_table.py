@@ -1,12 +1,12 @@
 """The state of an evaluated set: small, exact, and mergeable image by image.
 
-A detection keeps its score, its class and the area ranges in which it does not lie: six bytes. The
-tenth of them that match keep two more words (see `matching`). An object keeps its class and the
+A detection has a score, a class and the area ranges in which it does not lie: six bytes. If it
+matched, about one in ten, it has two more words (see `matching`). An object has a class and the
 area ranges in which it does not count, an image the digests of its ground truth. Every metric and
 curve is computed from these, without matching again.
 
-The rows of an image are contiguous, by class and then by falling score. The images are in the order
-of their ids, which decides between equal scores as in pycocotools.
+The rows of an image are contiguous, by class and then by falling score. Images are ordered by id,
+which decides between equal scores as in pycocotools.
 """
 
 from __future__ import annotations

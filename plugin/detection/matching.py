@@ -1,14 +1,14 @@
 """Which detection matches which object, for ten IoU thresholds and four area ranges at once.
 
 COCO repeats its greedy matching for every threshold and area range: forty times. A match is a yes
-or no in each of the forty cases, so that one word has a bit for each: bit ``10 * area +
-threshold``. Words also hold the cases in which an object does not count, and those in which it is
-unmatched so far. One pass over words replaces forty passes over numbers.
+or no in each of these cases, so that one 64-bit word holds them all: bit ``10 * area + threshold``.
+Words also hold the cases in which an object does not count, and those in which it is unmatched so
+far. One pass over words replaces forty passes over numbers.
 
-Most objects need no pass at all. Where the detections around an object overlap no other object of
-its class (a *star*), the best-scored one takes the object at every threshold that its IoU reaches,
-the next one at those that only it reaches, and so on: a running maximum over the whole batch. Only
-detections between several objects are matched one by one.
+Most objects need no pass. If the detections around an object overlap no other object of its class
+(a *star*), the best-scored one takes the object at every threshold that its IoU reaches, the next
+one at those that only it reaches, and so on: a running maximum over the whole batch. Only
+detections that overlap several objects are matched one by one.
 
 The rules are those of pycocotools' ``COCOeval.evaluateImg``, ties included.
 """

@@ -1,14 +1,14 @@
 """COCO's metrics of boxes and instance masks, from batches.
 
-Each batch is matched by `DetectionMetrics.update` and reduced to a kilobyte per image (see
-`match_table`), from which `compute` works out the metrics at any time. They equal those of
+`DetectionMetrics.update` matches each batch and keeps about a kilobyte per image (see
+`match_table`), from which `compute` computes the metrics at any time. They equal those of
 pycocotools, cell for cell and bit for bit, with five differences:
 
-* Ground truth needs no ids of its own, and id 0 is a good id (pycocotools: a miss).
-* No detection at all is a valid result (pycocotools: an IndexError).
+* Objects need no ids, and id 0 is valid (pycocotools: a miss).
+* No detection is a valid result (pycocotools: an IndexError).
 * With another ``max_detections`` than 100, AP is measured with it (pycocotools: -1), and the third
   recall is named by it.
-* What is undefined, because no object counts, is absent (pycocotools: -1).
+* A metric without an object that counts is undefined, and absent (pycocotools: -1).
 * A detection's area is that of its own region, the mask's for masks, as COCO's server, detectron2
   and mmdetection have it (pycocotools: the box's, where results hold both). ``areas="given"`` uses
   the predictions' ``area``.
@@ -30,7 +30,7 @@ from boxscore.warn import Warnings
 from .batch import Reader
 from .coco_summary import Arrays, Ranking, accumulate, rank, summarize, summarize_per_class
 from .confusion import Confusion
-from .curves import BestF1s, Curves, best_f1s, curves
+from .curves import BestF1, Curve, PerClass, best_f1s, curves
 from .inputs import Dicts, image_name, read_ids
 from .masks import Patches
 from .match_batch import Kind, match_batch
@@ -111,19 +111,16 @@ class DetectionMetrics:
         limit = int(max_detections)
         if limit < 1:
             raise ValueError(f"max_detections must be 1 or more, not {limit}")
-        for name, value, known in (
-            ("unknown", unknown, ("error", "ignore")),
-            ("areas", areas, ("region", "given")),
-        ):
-            if value not in known:
-                raise ValueError(f"{name}={value!r} is none of {known}")
+        if unknown not in ("error", "ignore"):
+            raise ValueError(f"unknown={unknown!r} is neither 'error' nor 'ignore'")
+        if areas not in ("region", "given"):
+            raise ValueError(f"areas={areas!r} is neither 'region' nor 'given'")
         self._limits = (*(fewer for fewer in (1, 10) if fewer < limit), limit)
         self._confusion = confusion
         self._patches = Patches()
         self.warnings = self._own_warnings = Warnings()
         labels = np.array(list(self._names), np.int64)
-        ignoring, given = unknown == "ignore", areas == "given"
-        self._reader = Reader(labels, boxes, ignoring, given)
+        self._reader = Reader(labels, boxes, unknown == "ignore", areas == "given")
         self._name_digests = name_digests(list(self._names.values()))
         self.reset()
 
@@ -243,7 +240,7 @@ class DetectionMetrics:
             self._arrays[kind] = accumulate(table, ranking, kind, len(self._names), self._limits)
         return self._arrays[kind]
 
-    def curves(self, iou: float = 0.5, kind: Kind | None = None) -> Curves:
+    def curves(self, iou: float = 0.5, kind: Kind | None = None) -> PerClass[Curve]:
         """Precision and confidence over recall, per class and overall.
 
         Raises:
@@ -251,7 +248,7 @@ class DetectionMetrics:
         """
         return curves(self.arrays(kind), list(self._names.values()), iou)
 
-    def best_f1(self, iou: float = 0.5, kind: Kind | None = None) -> BestF1s:
+    def best_f1(self, iou: float = 0.5, kind: Kind | None = None) -> PerClass[BestF1]:
         """The confidence of the best F1, per class and overall.
 
         Raises:
@@ -299,7 +296,7 @@ class DetectionMetrics:
         except (KeyError, TypeError, AttributeError, EOFError, ValueError, OSError) as error:
             if isinstance(error, FileNotFoundError):
                 raise
-            raise ValueError(f"{path}: no state of DetectionMetrics: {error}") from error
+            raise ValueError(f"{path} is not a state of DetectionMetrics: {error}") from error
         return metrics
 
     def __getstate__(self) -> dict[str, Any]:
@@ -327,7 +324,7 @@ class DetectionMetrics:
         if kind is None:
             return self.kinds[0]
         if kind not in self.kinds:
-            raise ValueError(f"kind {kind!r} is not measured; here it is {' or '.join(self.kinds)}")
+            raise ValueError(f"kind {kind!r} is not measured; pass {' or '.join(self.kinds)}")
         return kind
 
     def _add(self, part: MatchTable) -> None:

@@ -1,7 +1,7 @@
 """COCO's run-length encoding (RLE) of masks, and its polygons: read and checked.
 
-pycocotools hangs on a broken RLE (`test_no_broken_rle_reaches_pycocotools`), so that every RLE is
-read here before it gets there.
+pycocotools hangs on a broken RLE (`test_no_broken_rle_reaches_pycocotools`): every RLE is checked
+here first.
 """
 
 from __future__ import annotations
@@ -153,7 +153,10 @@ def _runs_of(rles: Sequence[Mapping[str, Any]]) -> tuple[Indices, Indices]:
 
 
 def decode(rle: Mapping[str, Any]) -> Array:
-    """The pixels of an RLE, shape (height, width); its runs go down the columns."""
+    """The pixels of a checked RLE, shape (height, width); its runs go down the columns.
+
+    ``coco.decode`` gives a DeprecationWarning with NumPy 2.
+    """
     counts = _runs_of([rle])[0].ravel()
     height, width = rle["size"]
     return np.repeat(np.arange(len(counts), dtype=np.uint8) & 1, counts).reshape(width, height).T

@@ -29,7 +29,7 @@ class Identity:
         backbone: ``"ResNet-50"``, kept as typed; ``""`` where it is unknown.
 
     Raises:
-        ValueError: the algorithm is empty, or the input size is no size in pixels.
+        ValueError: the algorithm is empty, or the input size is not a size in pixels.
     """
 
     algorithm: str
@@ -140,8 +140,8 @@ def sized(size: Size) -> str:
     matched = SIZE.fullmatch(str(size).strip())
     if not matched:
         raise ValueError(
-            f"Identity: input_size {typed!r} is no size in pixels. Pass the height and width that "
-            'the model is trained at, such as input_size="640x640" or input_size=640'
+            f"Identity: input_size {typed!r} is not a size in pixels. Pass the height and width in "
+            'training, such as input_size="640x640" or input_size=640'
         )
     height, width = matched[1], matched[2] or matched[1]
     return f"{height}x{width}"

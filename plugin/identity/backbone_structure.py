@@ -1,7 +1,4 @@
-"""The name of a backbone by its layers and their numbers.
-
-A network whose numbers are in no table (a tiny one for a test, an own design) has no name here.
-"""
+"""The name of a backbone by its layers and their numbers; "" if these are in no table."""
 
 from __future__ import annotations
 

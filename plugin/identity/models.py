@@ -1,7 +1,6 @@
-"""What a live model states of its identity: one small reader per framework.
+"""The identity fields of a live model: one small reader per framework.
 
-Frameworks are recognised by the modules that a model's classes are defined in; none is imported
-here, because a model of a framework cannot exist without it.
+A framework is recognised by the modules that define the model's classes; none is imported here.
 """
 
 from __future__ import annotations
@@ -124,7 +123,7 @@ def _transformers(model: Any, path: str) -> Fields:
 def _ultralytics(model: Any, path: str) -> Fields:
     """Ultralytics, by the file that describes the network and its scale.
 
-    The setting ``imgsz`` is no size: the network takes any, and a loop of one's own ignores it.
+    The setting ``imgsz`` is not the size: the network takes any, and a plain loop ignores it.
     """
     described = getattr(model, "yaml", None)
     if not isinstance(described, Mapping):

@@ -1,4 +1,4 @@
-"""The networks inside what frameworks and users wrap around them."""
+"""The networks inside wrappers of frameworks and users."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def unwrapped(model: Any) -> Any:
 def without_ddp(model: Any) -> Any:
     """``model`` as it is evaluated: without DistributedDataParallel around it.
 
-    That exchanges buffers at each forward, for which processes with fewer batches would be missing.
+    Its forward exchanges buffers and would wait for processes that have fewer batches.
     """
     wrapper = getattr(model, "_orig_mod", model)
     return wrapper.module if type(wrapper).__name__ == "DistributedDataParallel" else model
@@ -58,8 +58,8 @@ def network(model: Any) -> Any:
 def networks(model: Any, path: str = "model") -> dict[str, Any]:
     """The networks that ``model`` consists of, by their path (``"model.module.net"``).
 
-    A wrapper has no other parts with parameters: where one is unknown, there is no network. Of a
-    Lightning module the children of usual names count, or all where it has none of these.
+    All children with parameters must hold known networks, or else there is none. Of a Lightning
+    module the children of usual names count, or all if it has none of these.
     """
     if read(model, path):
         return {path: model}

@@ -1,6 +1,6 @@
-"""Losses: their names and parts, windows of them, and those that frameworks do not report.
+"""Losses: their names and parts, and those that frameworks do not report.
 
-Importing this imports no torch: each name's module is loaded when it is first asked for.
+Importing this imports no torch: a name's module is loaded at its first use.
 """
 
 from __future__ import annotations
@@ -10,9 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .names import canonical as canonical
-    from .names import known as known
-    from .names import unknown as unknown
-    from .parts import Losses as Losses
     from .parts import criterion_parts as criterion_parts
     from .parts import fold as fold
     from .regularization import regularization_kind as regularization_kind
@@ -25,16 +22,13 @@ if TYPE_CHECKING:
     from .torchvision import is_torchvision_detector as is_torchvision_detector
     from .torchvision import modes_kept as modes_kept
     from .torchvision import test_losses as test_losses
-    from .window import WeightedSums as WeightedSums
-    from .window import Window as Window
 
 _NAMES = {
-    "names": "canonical known unknown",
-    "parts": "Losses criterion_parts fold",
+    "names": "canonical",
+    "parts": "criterion_parts fold",
     "regularization": "regularization_kind regularization_loss",
     "semantic": "count_valid cross_entropy_loss dice_loss focal_loss semantic_losses",
     "torchvision": "is_torchvision_detector modes_kept test_losses",
-    "window": "WeightedSums Window",
 }
 
 

@@ -1,6 +1,6 @@
 """The loss names of every framework, and their names in the catalogue.
 
-Two tables: how a prefix or suffix changes the measure of a name, and the measures of bare names.
+Two tables: `PREFIXES` changes the measure by a name's prefix or suffix, `SYNONYMS` has bare names.
 The names were read off torchvision 0.29, Ultralytics 8.4, Transformers 5.24, MMDetection and
 MMSegmentation 3/1, Detectron2, Keras Hub, the TF Model Garden and the TF Object Detection API.
 """
@@ -57,13 +57,13 @@ SEMANTIC_SYNONYMS: dict[str, str] = {
     "focal": "loss_focal",
     "dice": "loss_dice",
 }
-"""The differences for semantic models, where these are terms of the criterion itself."""
+"""For semantic models, of which these are terms of the criterion."""
 
 DIAGNOSTICS = re.compile(
     r"(^|[._/])(acc|accuracy|acc_seg|class_error|cardinality_error|grad_norm|lr|learning_rate"
     r"|num_\w+|cls_accuracy|fg_\w+|false_negative|time|data_time|epoch|memory)(_\d+)?$"
 )
-"""Numbers reported beside the losses that are no losses."""
+"""Numbers that frameworks report beside the losses."""
 
 
 @cache

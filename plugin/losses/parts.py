@@ -18,10 +18,10 @@ from boxscore.records import Point
 from .names import canonical
 
 MEASURED = ("focal", "cross_entropy", "dice")
-"""Measured from logits beside the objective; under these very names they are no parts."""
+"""Measured from logits beside the objective: under these names, not parts of it."""
 
 NEGLIGIBLE = 1e-5
-"""Of the objective: a difference that is rounding, and no part `other`."""
+"""Share of the objective up to which a difference is rounding, and not the part `other`."""
 
 
 @dataclass(slots=True)

@@ -1,8 +1,7 @@
 """The three losses of semantic segmentation, as measures and as training criteria.
 
-All take logits, work in float32 for any precision of the model, and average over the valid pixels
-of the whole batch. Without a valid pixel a loss is 0 with a gradient of 0, so that a batch of
-ignored pixels alone leaves a training as it was.
+All take logits, compute in float32 for any precision of the model, and average over the valid
+pixels of the whole batch. Without a valid pixel loss and gradient are 0.
 
 A label outside the classes raises on the CPU. On a GPU, where reading it would make the training
 wait, the loss is NaN instead, and its gradient 0.
@@ -21,7 +20,7 @@ from torch.nn import functional as F
 from boxscore.segmentation import inputs
 from boxscore.warn import Warnings
 
-_NOWHERE = -100
+_IGNORED = -100
 """The label of pixels that do not count, once prepared."""
 
 _WARNINGS = Warnings()
@@ -51,8 +50,8 @@ def cross_entropy_loss(
     """
     logits, labels, wrong = _prepared(logits, targets, ignore_index)
     weights = _per_class(weight, logits, "weight")
-    summed = F.cross_entropy(logits, labels, weights, ignore_index=_NOWHERE, reduction="sum")
-    valid = labels != _NOWHERE
+    summed = F.cross_entropy(logits, labels, weights, ignore_index=_IGNORED, reduction="sum")
+    valid = labels != _IGNORED
     size = valid.sum() if weights is None else (weights[labels * valid] * valid).sum()
     return _mean(summed, size).masked_fill(wrong, torch.nan)
 
@@ -85,11 +84,11 @@ def focal_loss(
     if isinstance(alpha, int | float):
         alpha = (1 - alpha, alpha)
     weights = _per_class(alpha, logits, "alpha")
-    entropy = F.cross_entropy(logits, labels, ignore_index=_NOWHERE, reduction="none")
+    entropy = F.cross_entropy(logits, labels, ignore_index=_IGNORED, reduction="none")
     # 1 - p would lose all digits of a confident p; the floor keeps the power's slope finite
     doubt = (-torch.expm1(-entropy)).clamp_min(torch.finfo(entropy.dtype).tiny)
     terms = doubt**gamma * entropy
-    valid = labels != _NOWHERE
+    valid = labels != _IGNORED
     if weights is not None:
         terms = terms * weights[labels * valid]
     return _mean(terms.sum(), valid.sum()).masked_fill(wrong, torch.nan)
@@ -122,7 +121,7 @@ def dice_loss(
     weights = _per_class(weight, logits, "weight")
     classes = torch.arange(logits.shape[1], device=logits.device).view(1, -1, 1, 1)
     truth = labels.unsqueeze(1) == classes
-    scores = logits.softmax(1) * (labels != _NOWHERE).unsqueeze(1)
+    scores = logits.softmax(1) * (labels != _IGNORED).unsqueeze(1)
     shared = (scores * truth).sum((0, 2, 3))
     true = truth.sum((0, 2, 3))
     # where a class is absent nothing is shared; the 1 only keeps 0/0 out of the gradient
@@ -168,13 +167,10 @@ def count_valid(targets: Any, ignore_index: int | None) -> Any:
 def _prepared(
     predictions: Any, targets: Any, ignore_index: int | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits in float32, labels with `_NOWHERE` where none counts, and whether any is wrong."""
+    """Logits in float32, labels with `_IGNORED` where none counts, and whether any is wrong."""
     values, labels = inputs.as_pixels(predictions, targets)
-    if (
-        not inputs.waits(values)
-        and len(values)
-        and inputs.are_probabilities(inputs.value_range(values)).all()
-    ):
+    is_readable = not inputs.waits(values) and len(values) > 0
+    if is_readable and inputs.are_probabilities(inputs.value_range(values)).all():
         _WARNINGS.warn_once(
             "probabilities",
             "all predictions of a batch lie in [0, 1] as probabilities do; focal_loss, "
@@ -186,10 +182,9 @@ def _prepared(
     valid = inputs.valid_pixels(labels, classes, ignore_index)
     wrong = (~valid if ignore_index is None else ~valid & (labels != ignore_index)).any()
     if not inputs.waits(wrong) and wrong:
-        inputs.check_labels(
-            inputs.label_range(labels, ignore_index), classes, ignore_index, "the batch"
-        )
-    return logits, labels.masked_fill(~valid, _NOWHERE), wrong
+        ranges = inputs.label_range(labels, ignore_index)
+        inputs.check_labels(ranges, classes, ignore_index, "the batch")
+    return logits, labels.masked_fill(~valid, _IGNORED), wrong
 
 
 def _per_class(values: Tensor | Sequence[float] | None, logits: Tensor, name: str) -> Tensor | None:
@@ -197,10 +192,8 @@ def _per_class(values: Tensor | Sequence[float] | None, logits: Tensor, name: st
         return None
     weights = torch.as_tensor(values, dtype=logits.dtype, device=logits.device)
     if weights.shape != logits.shape[1:2]:
-        raise ValueError(
-            f"{name} is of shape {tuple(weights.shape)}; {logits.shape[1]} classes want as many "
-            "numbers"
-        )
+        problem = f"{logits.shape[1]} classes need as many numbers"
+        raise ValueError(f"{name} is of shape {tuple(weights.shape)}; {problem}")
     return weights
 
 

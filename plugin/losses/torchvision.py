@@ -30,9 +30,9 @@ def test_losses(
 ) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
     """Losses and detections of a torchvision detector on one batch, with one backbone pass.
 
-    torchvision's detectors give losses in train mode only, where batch norm, dropout and random
-    resizing work too. Here only the modules that decide between losses and detections are
-    switched; everything else stays in eval mode. Weights, buffers, modes and the global RNG are
+    torchvision's detectors give losses in train mode only, in which batch norm, dropout and random
+    resizing are active. Only the modules that decide between losses and detections are switched
+    here; all others stay in eval mode. Weights, buffers, modes and the global RNG are
     left as found, and the same batch gives the same losses: the samplers of proposals and anchors
     are seeded by the batch's image ids.
 

@@ -65,8 +65,8 @@ def _add_pixels(
     scores: Any = _scores(values.float(), likely)
     table: Any = counts
     if not waits(values):
-        # torch would share each of many short steps between threads, and on a busy machine their
-        # waiting for each other can take longer than the steps by a factor of twenty
+        # torch runs each of these many short steps in several threads, which on a busy machine wait
+        # for each other up to twenty times as long as a step takes
         scores, taken, truth, table = (t.numpy() for t in (scores, taken, truth, counts))
     valid = valid_pixels(truth, classes, ignore_index)
     confusion = _histogram(truth * classes + taken, valid, classes * classes)
@@ -89,7 +89,7 @@ def _histogram(values: Any, among: Any, size: int) -> Any:
     """How often each of 0..size-1 occurs where ``among`` is true."""
     if isinstance(values, np.ndarray):
         return np.bincount(values[among], minlength=size)
-    # bincount and a mask would make a GPU wait, to learn how many there are
+    # on a GPU, bincount and a mask synchronise, as they need the number of elements
     counts = torch.zeros(size + 1, dtype=torch.int64, device=values.device)
     kept = values.long().masked_fill(~among, size)
     return counts.scatter_add_(0, kept, torch.ones_like(kept))[:size]

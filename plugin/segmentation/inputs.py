@@ -1,4 +1,4 @@
-"""Predictions and label maps as tensors that fit each other, or an error that names the fault."""
+"""Predictions and label maps as tensors of matching shapes, or an error that names the mismatch."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def as_pixels(predictions: Any, targets: Any) -> tuple[Tensor, Tensor]:
         raise ValueError(f"targets are {labels.dtype}; pass integer labels, such as masks.long()")
     if labels.ndim != 3 or wanted[0] != shape[0]:
         raise ValueError(
-            f"targets are of shape {wanted}; logits {shape} want {(shape[0], *shape[2:])}, one "
+            f"targets are of shape {wanted}; logits {shape} need {(shape[0], *shape[2:])}, one "
             "integer per pixel: squeeze(1) a channel axis, argmax(1) one-hot labels"
         )
     if shape[2:] != wanted[1:]:

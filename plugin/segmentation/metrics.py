@@ -40,8 +40,8 @@ class SegmentationMetrics:
     metrics either, and a pixel that is predicted as it is a miss.
 
     Predictions are logits. Probabilities are recognised and measured as such, with one warning:
-    several channels in [0, 1] with sum 1, image by image; one channel if it lies in [0, 1] in every
-    image of the set.
+    of several channels image by image, if all lie in [0, 1] with sum 1; of one channel, if every
+    image of the set lies in [0, 1].
 
     The counts stay on the predictions' device, and `update` never waits for a GPU. An error in
     labels or logits there is raised by the next reading (`compute` and the like); its batch is left
@@ -71,7 +71,7 @@ class SegmentationMetrics:
             )
         if count == 1:
             raise ValueError(
-                f"classes: {self.classes[0]!r} alone leaves nothing to tell apart; one logit "
+                f"classes: {self.classes[0]!r} alone cannot be segmented; one logit "
                 "channel means two classes, such as {0: 'background', 1: 'nucleus'}"
             )
         if self.ignore_index == 255 and count > 255:
@@ -337,7 +337,8 @@ class SegmentationMetrics:
         """
         with np.load(path, allow_pickle=False) as file:
             if missing := set(_SAVED) - set(file.files):
-                raise ValueError(f"{path} is no state of SegmentationMetrics: no {min(missing)}")
+                problem = f"it has no {min(missing)}"
+                raise ValueError(f"{path} is not a state of SegmentationMetrics: {problem}")
             counts, change, seen, thresholds, classes, ignored = (file[name] for name in _SAVED)
         metric = cls(classes.tolist(), ignore_index=int(ignored[0]) if ignored.size else None)
         if not np.array_equal(thresholds, THRESHOLDS):

@@ -1,4 +1,4 @@
-"""How predictions are read, as logits or as probabilities, and the warnings about a set."""
+"""Whether predictions are logits or probabilities, and the warnings about a set."""
 
 from __future__ import annotations
 
@@ -40,27 +40,23 @@ def as_probabilities(seen: NDArray[Any]) -> bool:
 
 
 def warn_of_predictions(warnings: Warnings, seen: NDArray[Any], classes: Mapping[int, str]) -> None:
-    """Warn once of predictions that are no logits, or may be none; ``seen`` is the whole table."""
+    """Warn once of predictions that are not, or may not be, logits; ``seen`` is the whole table."""
     one, several = seen
+    images, mixed = one[IMAGES] + several[IMAGES], one[WITHIN] + several[PROBABLE]
     if as_probabilities(seen) or 0 < several[IMAGES] == several[PROBABLE]:
-        text = f"are measured as the probabilities that they seem to be; if they are not, {_PASS}"
+        text = f"are measured as probabilities; if they are not, {_PASS}"
         warnings.warn_once("probabilities", f"all predictions lie in [0, 1] and {text}")
-    elif several[PROBABLE]:
-        count = f"{several[PROBABLE]} of {several[IMAGES]} images hold probabilities"
-        warnings.warn_once("mixed", f"{count}, the others logits; {_PASS} for all")
+    elif mixed:
+        text = f"{mixed} of {images} images hold values as of probabilities, the others logits"
+        warnings.warn_once("mixed", f"{text}; {_PASS} for all")
     elif 0 < several[IMAGES] == several[WITHIN]:
         text = "do not add up to 1 over the channels, as after one sigmoid per class; AP and AR"
         text = f"{text} are measured as of logits; {_PASS}"
         warnings.warn_once("within", f"all predictions lie in [0, 1] and {text}")
-    elif one[WITHIN]:
-        count = f"{one[WITHIN]} of {one[IMAGES]} images lie in [0, 1]"
-        text = f"measured as logits like the others; if they are probabilities, {_PASS} for all"
-        warnings.warn_once("mixed", f"the predictions of {count} and are {text}")
     elif 0 < one[IMAGES] in (one[NOT_BELOW], one[NOT_ABOVE]):
         side, label = ("below", 1) if one[IMAGES] == one[NOT_BELOW] else ("above", 0)
-        text = f"so that each pixel is predicted as {classes[label]!r}; if they are no logits but"
-        text = f"{text} masks or log-probabilities, {_PASS}"
-        warnings.warn_once("one-sided", f"no prediction is {side} 0, {text}")
+        text = f"no prediction is {side} 0: each pixel is predicted as {classes[label]!r}"
+        warnings.warn_once("one-sided", f"{text}; instead of masks or log-probabilities, {_PASS}")
 
 
 def warn_of_ignored(
@@ -72,12 +68,7 @@ def warn_of_ignored(
 ) -> None:
     """Warn once of an ``ignore_index`` that takes the foreground, or most pixels, out of a set.
 
-    Args:
-        warnings: of the metric.
-        ignored: the share of ignored pixels.
-        left: the labels of the other pixels.
-        classes: names by label.
-        ignore_index: of the metric.
+    ``ignored`` is the share of ignored pixels, ``left`` the labels of the others.
     """
     if ignored <= 0 or (len(left) > 1 and (ignored < 0.5 or ignore_index in classes)):
         return

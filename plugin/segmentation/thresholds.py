@@ -1,7 +1,7 @@
 """Score thresholds that are dense at both ends, and the index of a score among them.
 
-The scores of a trained model lie next to 0 and 1, where thresholds at equal distances resolve
-nothing. These follow the floats themselves: so many per halving of the distance to 0, and to 1.
+The scores of a trained model lie next to 0 and 1, where evenly spaced thresholds do not separate
+them. These are spaced as floats are: a fixed number for each halving of the distance to 0 or to 1.
 """
 
 from __future__ import annotations

@@ -160,7 +160,7 @@ def test_figures_go_to_the_trackers_too(tmp_path: Path) -> None:
 def test_a_model_that_says_too_little_is_asked_for(tmp_path: Path) -> None:
     shown = boxscore("evaluate", *files(tmp_path), "--log-dir", tmp_path, "--model", "our best")
     assert shown.exit_code == 2
-    assert "says no algorithm and no input_size" in shown.output
+    assert "has no algorithm and no input_size" in shown.output
 
 
 def test_the_catalogue_lists_everything() -> None:

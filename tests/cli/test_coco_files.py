@@ -119,7 +119,7 @@ def truth(*path: str | int, value: Any = ...) -> Json:
         ("{}", "gt.json is not COCO: it has no array 'categories'"),
         (truth("images"), "gt.json is not COCO: it has no array 'images'"),
         (truth("annotations", value={}), "it has no array 'annotations'"),
-        (truth("images", 1, value=7), r"gt.json: images\[1\]: 7 is no object"),
+        (truth("images", 1, value=7), r"gt.json: images\[1\]: 7 is not an object"),
         (truth("images", 1, "id", value=3), r"images\[1\]: id 3 is not a new integer"),
         (truth("images", 0, "id", value=1.5), r"images\[0\]: id 1.5"),
         (truth("categories", 0, "id", value="x"), r"categories\[0\]: id 'x'"),
@@ -162,7 +162,7 @@ def test_a_bad_annotation_file_is_refused_in_one_line(
     ("content", "problem"),
     [
         ("nothing", "dt.json is not JSON"),
-        ("{}", "dt.json is not COCO: it holds no array of results"),
+        ("{}", "dt.json is not COCO: it is not an array of results"),
         ([{"image_id": 3}], r"dt.json: \[0\]: has no 'category_id'"),
         ([RESULTS[0] | {"image_id": 99}], r"dt.json: \[0\]: image_id 99 is unknown"),
         ([RESULTS[0], RESULTS[0] | {"category_id": 1}], r"\[1\]: category_id 1 is unknown"),
@@ -285,7 +285,8 @@ def test_an_impossible_size_is_named_where_a_polygon_needs_it(
     tmp_path: Path, side: str, size: Any
 ) -> None:
     content = truth("images", 1, side, value=size)
-    with pytest.raises(ValueError, match=rf"gt.json: images\[1\]: .*{side} .* is no image size"):
+    problem = rf"gt.json: images\[1\]: .*{side} .* is not an image size"
+    with pytest.raises(ValueError, match=problem):
         read(*written(tmp_path, content, RESULTS), masks=True)
     boxes = measured(read(*written(tmp_path, content, RESULTS)))
     assert boxes.compute()["box_AP50"] == pytest.approx(1.0)

@@ -193,5 +193,5 @@ def test_from_the_command_line_what_is_wrong_is_one_line(tmp_path: Path) -> None
     shown = torchrun(2, *command, "--predictions", annotations)
     assert shown.returncode != 0
     assert shown.stdout == ""
-    assert shown.stderr.count("holds no array of results") == 1
+    assert shown.stderr.count("is not an array of results") == 1
     assert "exitcode  : 2 " in shown.stderr  # the last one may be met by torchrun's SIGTERM

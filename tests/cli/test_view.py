@@ -210,9 +210,9 @@ def test_the_command_serves_until_sigterm_and_leaves_no_process(logged: Path) ->
         (lambda path: (path / "mlflow.db").mkdir(), r"no mlflow\.db"),
         (
             lambda path: (path / "mlflow.db").touch(),
-            r"mlflow\.db is no database of MLflow: no such",
+            r"mlflow\.db is not a database of MLflow: no such",
         ),
-        (lambda path: (path / "mlflow.db").write_text("x" * 200), "is no database of MLflow"),
+        (lambda path: (path / "mlflow.db").write_text("x" * 200), "is not a database of MLflow"),
     ],
 )
 def test_a_folder_without_logs_is_an_error(

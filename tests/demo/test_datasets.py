@@ -96,25 +96,25 @@ def remove(*names: str) -> Callable[[Path], Any]:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (save_mask("RGB"), r"p2\.png: PNG with RGB pixels is no label map; store a grey"),
+        (save_mask("RGB"), r"p2\.png: PNG with RGB pixels is not a label map; store a grey"),
         (save_mask("L", (7, 6)), r"p2\.jpg is 8x6 pixels .* are for 7x6"),
         (save_mask("L", colour=9), r"p2\.png: label 9 is none of classes\.json's 2 classes"),
         (remove("masks_semantic/s0/p2.png"), r"test\.txt: line 1: 's0/p2'.*masks_semantic holds"),
         (remove("images/s0/p2.jpg"), r"test\.txt: line 1: 'p2\.jpg': .*images holds no such image"),
-        (write("splits/test.txt", ""), r"test\.txt holds no name of an image"),
+        (write("splits/test.txt", ""), r"test\.txt names no image"),
         (write("splits/test.txt", "p2\np9\n"), r"test\.txt: line 2: 'p9'"),
-        (lambda path: (path / "splits/test.txt").write_bytes(b"\xff"), "no text in UTF-8"),
+        (lambda path: (path / "splits/test.txt").write_bytes(b"\xff"), "not UTF-8 text"),
         (remove("splits/test.txt"), r"no splits/test.txt or splits/val.txt\. Expected .*images/.*"
          r"Found in .*splits: train\.txt"),
         (remove("classes.json"), r"no classes\.json.*Found in .*: images/, masks_semantic/"),
         (remove("masks_semantic"), r"has no masks_semantic\. Expected .*label map named as its"),
         (remove("images"), r"has no images\. Expected"),
         (remove("splits"), r"has no splits/train\.txt\. .*Found in .*: classes\.json, images/"),
-        (write("classes.json", "{"), r"classes\.json is no JSON of the form"),
-        (write("classes.json", "[]"), r"classes\.json is no JSON of the form"),
-        (write("classes.json", '{"classes": "ab"}'), r"'classes' 'ab' is no list"),
-        (write("classes.json", '{"classes": [1]}'), r"'classes' \[1\] is no list"),
-        (write("classes.json", '{"classes": ["a"], "ignore_index": "x"}'), "'x' is no integer"),
+        (write("classes.json", "{"), r"classes\.json is not JSON of the form"),
+        (write("classes.json", "[]"), r"classes\.json is not JSON of the form"),
+        (write("classes.json", '{"classes": "ab"}'), r"'classes' 'ab' is not a list"),
+        (write("classes.json", '{"classes": [1]}'), r"'classes' \[1\] is not a list"),
+        (write("classes.json", '{"classes": ["a"], "ignore_index": "x"}'), "'x' is not an integer"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_named(

@@ -161,14 +161,14 @@ def test_a_range_that_is_unknown_is_refused(tmp_path: Path, image: Image.Image) 
 @pytest.mark.parametrize("read", [lambda file: read_image(file, None), read_label_map])
 def test_what_is_no_image_is_named(tmp_path: Path, content: bytes, read: object) -> None:
     (tmp_path / "a.png").write_bytes(content)
-    with pytest.raises(ValueError, match=r"a\.png: no readable image"):
+    with pytest.raises(ValueError, match=r"a\.png: cannot be read as an image"):
         read(tmp_path / "a.png")  # type: ignore[operator]
 
 
 def test_a_truncated_image_is_named(tmp_path: Path) -> None:
     file = saved(tmp_path, Image.effect_noise((64, 64), 50), "a.jpg")
     file.write_bytes(file.read_bytes()[:500])
-    with pytest.raises(ValueError, match=r"a\.jpg: no readable image"):
+    with pytest.raises(ValueError, match=r"a\.jpg: cannot be read as an image"):
         read_image(file, None)
 
 
@@ -176,7 +176,7 @@ def test_an_impossible_size_is_one_clear_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2)
-    with pytest.raises(ValueError, match="no readable image"):
+    with pytest.raises(ValueError, match="cannot be read as an image"):
         read_image(saved(tmp_path, Image.fromarray(SHADES)), None)
 
 
@@ -207,5 +207,5 @@ def test_labels_are_read_as_stored(
 )
 def test_colours_and_lossy_files_are_no_labels(tmp_path: Path, mode: str, name: str) -> None:
     file = saved(tmp_path, Image.fromarray(LABELS).convert(mode), name)
-    with pytest.raises(ValueError, match=rf"{name}: \w+ with {mode} pixels is no label map"):
+    with pytest.raises(ValueError, match=rf"{name}: \w+ with {mode} pixels is not a label map"):
         read_label_map(file)

@@ -37,16 +37,16 @@ BAD_FOUND = [
     ({"scores": [0.9]}, "prediction scores: has 1 entries for 2 labels"),
     ({"scores": [[0.9, 0.1], [0.8, 0.2]]}, "prediction scores: must be one number per object"),
     ({"scores": ["high", "low"]}, "prediction scores: must be one number per object"),
-    ({"labels": [1, 2]}, "prediction labels: entry 1, 2, is no label among the classes"),
-    ({"labels": [-1, 7]}, "prediction labels: entry 0, -1, is no label"),
-    ({"labels": [0, 7]}, "prediction labels: entry 0, 0, is no label"),
+    ({"labels": [1, 2]}, "prediction labels: entry 1, 2, is not the label of a class"),
+    ({"labels": [-1, 7]}, "prediction labels: entry 0, -1, is not the label"),
+    ({"labels": [0, 7]}, "prediction labels: entry 0, 0, is not the label"),
     ({"labels": [1.0, 7.0]}, "prediction labels: entry 0, 1.0, is not an integer"),
     ({"labels": 1}, "prediction labels: must have one entry per object"),
 ]
 BAD_OBJECT = [
     ({"boxes": [BOX[0], [20, 20, INF, 30]]}, "target boxes: entry 1, .*inf.* not finite"),
     ({"boxes": [BOX[0], [40, 20, 20, 30]]}, "target boxes: entry 1, .* x2 < x1"),
-    ({"labels": [1, 99]}, "target labels: entry 1, 99, is no label among the classes"),
+    ({"labels": [1, 99]}, "target labels: entry 1, 99, is not the label of a class"),
     ({"labels": [1]}, "target boxes: has 2 entries for 1 labels"),
     ({"area": [5.0]}, "target area: has 1 entries for 2 labels"),
     ({"area": [5.0, NAN]}, "target area: entry 1, nan, is not a finite number of 0 or more"),
@@ -181,7 +181,7 @@ def test_labels_need_not_be_small() -> None:
     metrics = DetectionMetrics(far)
     metrics.update([seen], [OBJECT | {"labels": [10**9, 3]}])
     assert metrics.compute()["box_AR100"] == 1.0
-    with pytest.raises(ValueError, match="entry 0, 4, is no label"):
+    with pytest.raises(ValueError, match="entry 0, 4, is not the label"):
         metrics.update([seen | {"labels": [4, 3]}], [OBJECT | {"image_id": 2}])
 
 

@@ -325,7 +325,7 @@ def test_an_empty_state_survives_its_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"PK\x05\x06" + bytes(18), b"no archive at all"])
 def test_a_file_that_is_no_state_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "state.npz").write_bytes(content)
-    with pytest.raises(ValueError, match="no state of DetectionMetrics"):
+    with pytest.raises(ValueError, match="not a state of DetectionMetrics"):
         DetectionMetrics.load(tmp_path / "state.npz")
 
 
@@ -408,7 +408,7 @@ def test_unknown_labels_can_be_ignored(masks: bool, caplog: pytest.LogCaptureFix
     found = {"boxes": rows, "labels": [57, -1, 1, -1], "scores": [0.95, nan, 0.9, -1]}
     given = OBJECT | {"masks": mask[:1], "image_id": 5}
     alone, all_of_them = DetectionMetrics(CAT, masks=masks), DetectionMetrics(CAT, masks=masks)
-    with pytest.raises(ValueError, match=r'entry 0, 57, is no label .* unknown="ignore"'):
+    with pytest.raises(ValueError, match=r'entry 0, 57, is not the label .* unknown="ignore"'):
         all_of_them.update([found | {"masks": mask}], [given])
     alone.update([FOUND | {"masks": mask[:1]}], [given])
     ignoring = DetectionMetrics(CAT, masks=masks, unknown="ignore")
@@ -417,7 +417,9 @@ def test_unknown_labels_can_be_ignored(masks: bool, caplog: pytest.LogCaptureFix
     other.merge(ignoring)
     assert other.compute() == ignoring.compute() == alone.compute()
     assert caplog.text.count("3 predictions with labels outside the classes are ignored") == 2
-    with pytest.raises(ValueError, match=r"target labels: entry 0, 57, is no label .*classes$"):
+    with pytest.raises(
+        ValueError, match=r"target labels: entry 0, 57, is not the label of a class$"
+    ):
         ignoring.update([FOUND], [OBJECT | {"labels": [57]}])
 
 
@@ -481,8 +483,8 @@ def test_zero_area_boxes_are_good_input() -> None:
         ({"max_detections": 0}, "1 or more"),
         ({"max_detections": 10.5}, "integer"),
         ({"max_detections": True}, "integer"),
-        ({"unknown": "drop"}, "unknown='drop' is none of"),
-        ({"areas": "box"}, "areas='box' is none of"),
+        ({"unknown": "drop"}, "unknown='drop' is neither"),
+        ({"areas": "box"}, "areas='box' is neither"),
     ],
 )
 def test_impossible_settings_are_refused(arguments: dict[str, Any], problem: str) -> None:

@@ -88,7 +88,7 @@ def bad_forms() -> Iterator[Any]:
     yield LOGITS[:, :1], TARGETS, r"\(3, 1, 6, 8\) for 4 classes"
     yield LOGITS[0], TARGETS, r"pass floats \(N, C, H, W\)"
     yield LOGITS.permute(0, 2, 3, 1), TARGETS, r"channels are last.*permute\(0, 3, 1, 2\)"
-    yield LOGITS, TARGETS[:2], r"\(2, 6, 8\).*want \(3, 6, 8\)"
+    yield LOGITS, TARGETS[:2], r"\(2, 6, 8\).*need \(3, 6, 8\)"
     yield LOGITS, TARGETS[:, None], r"\(3, 1, 6, 8\).*squeeze\(1\)"
     yield LOGITS, torch.zeros(LOGITS.shape).long(), r"\(3, 4, 6, 8\).*argmax\(1\)"
     yield LOGITS[..., ::2, ::2], TARGETS, r"3x4 and targets 6x8.*size=\(6, 8\)"

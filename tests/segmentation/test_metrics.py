@@ -439,7 +439,7 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="count"):
             SegmentationMetrics.load(tmp_path / "wrong.npz")
     np.savez(tmp_path / "wrong.npz", counts=sound["counts"])
-    with pytest.raises(ValueError, match="no state of SegmentationMetrics"):
+    with pytest.raises(ValueError, match="not a state of SegmentationMetrics"):
         SegmentationMetrics.load(tmp_path / "wrong.npz")
 
 

@@ -38,7 +38,7 @@ def test_probabilities_are_measured_as_such_and_told_once(
     logits, targets = (ONE, MASKS) if channels == 1 else (LOGITS, TARGETS)
     scores = (logits.sigmoid() if channels == 1 else logits.softmax(1)).to(dtype)
     metric = measured(scores, targets)
-    assert told(metric, caplog).count("measured as the probabilities") == 1
+    assert told(metric, caplog).count("measured as probabilities") == 1
     taken = (scores[:, 0] > 0.5).long() if channels == 1 else scores.argmax(1)
     expected = jaccard_score(targets.flatten(), taken.flatten(), average="macro")
     assert metric.compute()["IoU"] == pytest.approx(expected, abs=1e-12)
@@ -77,8 +77,8 @@ def test_one_channel_is_logits_if_any_image_of_the_set_leaves_0_to_1() -> None:
         (ONE, MASKS, ""),
         (LOGITS, TARGETS, ""),
         (LOGITS.log_softmax(1), TARGETS, ""),
-        (torch.cat([ONE[:1].sigmoid(), ONE[1:]]), MASKS, "1 of 2 images lie in"),
-        (torch.cat([LOGITS[:1].softmax(1), LOGITS[1:]]), TARGETS, "1 of 2 images hold prob"),
+        (torch.cat([ONE[:1].sigmoid(), ONE[1:]]), MASKS, "1 of 2 images hold"),
+        (torch.cat([LOGITS[:1].softmax(1), LOGITS[1:]]), TARGETS, "1 of 2 images hold"),
         (LOGITS.sigmoid(), TARGETS, "do not add up to 1"),
         ((ONE > 0) * 255.0, MASKS, "no prediction is below 0.*'class 1'"),
         (torch.nn.functional.logsigmoid(ONE), MASKS, "no prediction is above 0.*'class 0'"),
