@@ -30,7 +30,7 @@ class BatchReader:
     def targets(self, batch: Any) -> Any:
         """The targets of the N images, or None."""
         if isinstance(batch, Mapping):
-            if (name := _first(BOXES, batch)) and not hasattr(batch[name], "shape"):
+            if (name := _first(BOXES, batch)) and isinstance(batch[name], list | tuple):
                 return _box_targets(batch, name)
             return batch[name] if (name := _first(TARGETS, batch)) else None
         return batch[1] if isinstance(batch, list | tuple) and len(batch) > 1 else None

@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from boxscore import Run, distributed
-from boxscore.exit_status import ended, last_error, sigterm_raises
+from boxscore.exit_status import ended, exits_noted, last_error, sigterm_raises
 from boxscore.identity.wrappers import network
 from boxscore.logger import Status
 
@@ -182,7 +182,8 @@ class LoopCallback(CallbackBase):
 
     def _end_with_process(self) -> None:
         """Close as the script ends well; otherwise the run ends with the process's error."""
-        if os.getpid() == self._process and last_error() is None and distributed.size() == 1:
+        well = ended(last_error()) == "FINISHED" and distributed.size() == 1
+        if well and os.getpid() == self._process:
             self.close("FINISHED")
 
     def stop(self, status: Status | None) -> None:
@@ -193,6 +194,7 @@ class LoopCallback(CallbackBase):
     def _raise_on_sigterm(self) -> None:
         self._signals.close()
         self._signals.enter_context(sigterm_raises())
+        self._signals.enter_context(exits_noted())
 
     def _begin(self) -> None:
         test_loader, train_loader = self._loaders

@@ -20,11 +20,11 @@ class Terminated(SystemExit):
 
 def last_error() -> BaseException | None:
     """The exception that ends the process, asked while it exits; None without one."""
-    # Python keeps the last exception that it printed; SystemExit is not printed
+    # Python keeps the last exception that it printed; SystemExit is not printed (`exits_noted`)
     return _raised or getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
 
 
-_raised: Terminated | None = None
+_raised: SystemExit | None = None
 
 
 def ended(error: BaseException | None) -> Status:
@@ -64,3 +64,29 @@ def sigterm_raises() -> Iterator[None]:
     finally:
         if signal.getsignal(signal.SIGTERM) is terminate:
             signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def exits_noted() -> Iterator[None]:
+    """Within the block `last_error` knows of ``sys.exit`` in the main thread, too."""
+    exit_process: Any = sys.exit
+
+    def noted(status: Any = None, /) -> None:
+        global _raised  # noqa: PLW0603
+        if threading.current_thread() is threading.main_thread():
+            _raised = SystemExit(status)
+        exit_process(status)
+
+    sys.exit = noted  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if sys.exit is noted:
+            sys.exit = exit_process
+        _forget_exit()
+
+
+def _forget_exit() -> None:
+    global _raised  # noqa: PLW0603
+    if not isinstance(_raised, Terminated):
+        _raised = None
