@@ -15,6 +15,7 @@ import hashlib
 import json
 import time
 import zlib
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -92,14 +93,19 @@ def _encoded(shown: set[str], before: str | None) -> str:
     keys = [parse(key) for key in sorted(shown) if "/" in key]
     collapsed = sorted(name for name in shown if "/" not in name)
     groups = sorted({parts.group for parts in keys if parts.kind == "loss"})
-    while True:
-        fitting = [parts for parts in keys if parts.kind != "loss" or parts.group in groups]
+
+    def tag(count: int) -> str:
+        first = groups[:count]
+        fitting = [parts for parts in keys if parts.kind != "loss" or parts.group in first]
         packed = zlib.compress(json.dumps(_state(fitting, collapsed)).encode(), 9)
         state = "deflate;" + base64.b64encode(packed).decode()
         view = {"name": "boxscore", "createdAt": created, "updatedAt": now, "state": state}
-        if len(tag := json.dumps(view)) <= _LONGEST or not groups:
-            return tag
-        groups.pop()
+        return json.dumps(view)
+
+    if len(whole := tag(len(groups))) <= _LONGEST:
+        return whole
+    counts = range(1, len(groups))
+    return tag(bisect_right(counts, _LONGEST, key=lambda count: len(tag(count))))
 
 
 def _state(keys: Sequence[Key], collapsed: Iterable[str]) -> dict[str, Any]:
