@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -130,7 +131,7 @@ class Run:
         self._measures = Measures(task, self.names, ignore_index, self.warnings, metric)
         self._window = TrainWindow(every, self.warnings)
         self._tags: dict[str, str] = {}
-        self._files: tempfile.TemporaryDirectory[str] | None = None
+        self._files = ""  # folder of this process; a fork of it removes nothing
 
     @property
     def latest(self) -> dict[str, float]:
@@ -272,8 +273,8 @@ class Run:
         points = results.points(self.dataset, split, fingerprint, step, per_class=self._per_class)
         items = [*self._new_tags(**tags), *points]
         if distributed.rank() == 0 and not self._is_over:
-            self._files = self._files or tempfile.TemporaryDirectory(prefix="boxscore-")
-            path = results.write_table(Path(self._files.name, f"{split}-{step}.json"))
+            self._files = self._files or tempfile.mkdtemp(prefix="boxscore-")
+            path = results.write_table(Path(self._files, f"{split}-{step}.json"))
             items.append(File(f"per_class/{split}.json", str(path), step, split))
         return items
 
@@ -323,9 +324,9 @@ class Run:
             try:
                 self._thread.close(self._status)
             finally:
-                if self._files is not None:
-                    self._files.cleanup()
-                    self._files = None
+                if self._files and os.getpid() == self._process:
+                    shutil.rmtree(self._files, ignore_errors=True)
+                    self._files = ""
                 self.warnings.report()
 
     def reopen(self) -> None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -416,3 +418,27 @@ def test_a_point_is_logged_with_one_call() -> None:
         with watched.evaluation(step=1) as evaluation:
             evaluation.update([PERFECT], [TARGET], {"loss_cls": 4.0})
         assert len(calls) == 2
+
+
+FORKED = """
+import os, sys
+from boxscore import Identity, Run
+from boxscore.loggers import MemoryLogger
+target = {"boxes": [[1.0, 1.0, 5.0, 5.0]], "labels": [1], "image_id": 1}
+options = {"task": "detection", "dataset": "d", "classes": {1: "a"}, "on_error": "raise"}
+with Run(Identity("RetinaNet", 64), loggers=[MemoryLogger()], **options) as run:
+    for step in (1, 2):
+        with run.evaluation(step=step) as evaluation:
+            evaluation.update([{**target, "scores": [0.9]}], [target])
+        if step == 1:
+            child = os.fork()
+            child or sys.exit()
+            os.waitpid(child, 0)
+print(run.latest["box_AP"])
+"""
+
+
+def test_a_fork_that_exits_leaves_the_files_of_the_run() -> None:
+    command = [sys.executable, "-c", FORKED]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert shown.stdout.split() == ["1.0"], shown.stderr
