@@ -136,7 +136,7 @@ class BoxscoreCallback(CallbackBase, Callback):
         self._watch(trainer, module)
 
     def _watch(self, trainer: Any, module: Any) -> None:
-        fixed = self._open[0], self.reader, self.options
+        fixed = self._open[0], self.reader, self.options, self.ignore_index
         self._watched = Watched(trainer, module, self._criterion or criterion_of(module), *fixed)
         for hooked, see in self._watched.hooks.items():
             self.watch(hooked, see, is_compiled=module._compiler_ctx is not None)

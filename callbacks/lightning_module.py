@@ -100,10 +100,11 @@ def facts_of(trainer: Any, images: Any, criterion: Any, given: Collection[str]) 
     source = trainer.fit_loop.epoch_loop.val_loop._data_source
     if not loaders and not follows and source.is_defined():  # Lightning may never read them
         loaders = named_loaders(source.dataloader())
+    network = lightning_network(trainer.lightning_module)
     train_loader, limit = trainer.train_dataloader, trainer.limit_val_batches
     return Facts(
         size=size_of(images),
-        ignore_index=ignored_by(criterion),
+        ignore_index=ignored_by(criterion) if criterion else ignored_label(network, None),
         loaders=loaders,
         train_loader=train_loader if hasattr(train_loader, "dataset") else None,
         settings={
@@ -159,7 +160,7 @@ class Watched:
 
     def __init__(  # noqa: PLR0917  # what a training has
         self, trainer: Any, module: Any, criterion: Any, run: Run, reader: BatchReader,
-        options: Options,
+        options: Options, ignore_index: int | None,
     ) -> None:  # fmt: skip
         self.trainer, self.module, self._run = trainer, module, run
         self._reader, self._predict, self._options = reader, options.predict, options
@@ -175,8 +176,7 @@ class Watched:
         self.transformers = None
         if is_transformers(self.network) and not options.predict:
             self.transformers = Forwards(None)
-            ignored = ignored_label(self.network, None)
-            self.transformers.begin(self.network, run, None, 255 if ignored is None else ignored)
+            self.transformers.begin(self.network, run, None, ignore_index)
         self.begin(None)
 
     @property

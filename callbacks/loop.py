@@ -30,7 +30,7 @@ from boxscore.logger import Status
 from .base import CallbackBase
 from .batches import length
 from .facts import Facts
-from .huggingface import is_transformers
+from .huggingface import ignored_label, is_transformers
 from .huggingface.forwards import Forwards, criterion_of, losses_of_batch
 from .model_info import has_fixed_input_size, size_of
 from .options import Keywords
@@ -201,11 +201,12 @@ class LoopCallback(CallbackBase):
 
     def _begin(self) -> None:
         test_loader, train_loader = self._loaders
+        label = ignored_label(network(self._watched), None)
         facts = Facts(
             size=self._size,
             loaders=test_loader,
             train_loader=train_loader,
-            ignore_index=ignored_by(self._criterion),
+            ignore_index=ignored_by(self._criterion) if self._criterion else label,
             settings={"accumulate": self._accumulate},
         )
         self._raise_on_sigterm()

@@ -92,3 +92,15 @@ def test_losses_and_metrics_are_the_models_own(name: str, train: Any) -> None:
     assert main in measured
     if MODELS[name] == "semantic-segmentation":
         assert ("cross_entropy", "train") in points
+
+
+@pytest.mark.parametrize("train", [in_lightning, in_a_loop])
+def test_the_label_that_is_ignored_is_that_of_the_callback(train: Any) -> None:
+    model, batch, memory = built("mask2former"), batch_of("mask2former"), MemoryLogger()
+    for masks in batch["mask_labels"]:
+        masks[:, :8] = 0  # pixels of no mask
+    train(
+        model, batch, memory, task="semantic-segmentation", dataset="d", ignore_index=0,
+        classes={0: "a", 1: "b", 2: "c"}, evaluate_train_every=None,
+    )  # fmt: skip
+    assert "IoU" in {p.name for p in memory.points if p.scope.startswith("metric")}
