@@ -358,7 +358,7 @@ def test_a_device_is_never_waited_for(loss: Loss) -> None:
     [
         ((2, 3, 4, 4), torch.zeros(2, 4, 4), "targets are torch.float32"),
         ((2, 3, 4, 4), torch.zeros(2, 8, 8).long(), "4x4 and targets 8x8"),
-        ((2, 3, 4, 4), torch.zeros(1, 4, 4).long(), "want"),
+        ((2, 3, 4, 4), torch.zeros(1, 4, 4).long(), "need"),
         ((3, 4, 4), torch.zeros(2, 4, 4).long(), r"\(N, C, H, W\)"),
     ],
 )
