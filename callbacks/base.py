@@ -279,9 +279,10 @@ class CallbackBase:
 
     def saw(self, *pieces: Any) -> None:
         """Count one batch of the train set, whole or in the pieces of several replicas."""
-        targets = [self.reader.targets(piece) for piece in pieces]
-        listed = [t for one in targets if isinstance(one, list | tuple) for t in one]
-        self.progress.saw(sum(map(self.reader.count, pieces)), listed)
+        with self.warnings.catch("reading a batch"):
+            targets = [self.reader.targets(piece) for piece in pieces]
+            listed = [t for one in targets if isinstance(one, list | tuple) for t in one]
+            self.progress.saw(sum(map(self.reader.count, pieces)), listed)
 
     def record(
         self,

@@ -88,13 +88,14 @@ class Evaluator:
             batch: as the framework gives it; repeats at its end are cut off.
             find: from the batch to losses, predictions and targets.
         """
-        count, left = self._reader.count(batch), self._left[split]
-        if left is not None:
-            self._left[split] = max(0, left - count)
-            if 0 < left < count:  # of none left, the processes may have to compute it together
-                batch = self._reader.part(batch, range(left))
+        count, left = 0, self._left[split]
         self.runs_model = True
         try:
+            count = self._reader.count(batch)
+            if left is not None:
+                self._left[split] = max(0, left - count)
+                if 0 < left < count:  # of none left, the processes may have to compute it together
+                    batch = self._reader.part(batch, range(left))
             found = find(batch)
             self._measure(split, found, left)
         except Exception as error:

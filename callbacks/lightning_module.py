@@ -148,8 +148,7 @@ def offer(
 class Watched:
     """A module, its forward of the batch at hand, and what a batch gives for the metrics.
 
-    Of several forwards the last one of the batch's own images counts, or else of images of their
-    sizes; the module's before its network's.
+    Of several forwards the last one of the batch's images counts, or else of their sizes.
 
     Attributes:
         network: its child of a usual name, or the only one that has parameters, or itself.
@@ -216,7 +215,7 @@ class Watched:
     def begin(self, batch: Any) -> None:
         """Keep the forwards of ``batch`` from now on, or with None nothing."""
         self._batch, self._rank, self._alike = batch, (False, False), 0
-        self._images = None if batch is None else self._reader.images(batch)
+        self._images: Any = None if batch is None else self._reader.images(batch)
         self.outputs: Any = None
         self.losses: dict[str, Any] = {}
         self._inputs: Any = None
@@ -231,14 +230,16 @@ class Watched:
         if self.transformers and module is self.network:
             self.transformers.see(module, args, kwargs, outputs, keeps_outputs=True)
             return
-        given = next(iter((*args, *kwargs.values())), None)
-        if given is self._batch or isinstance(given, Mapping):
-            given = self._reader.images(given)
+        given: Any = next(iter((*args, *kwargs.values())), None)
+        if given is self._batch:
+            given = self._images
+        elif isinstance(given, Mapping):
+            given = BatchReader().images(given)
         fits, is_own = _sizes(given) == _sizes(self._images), _is_same(given, self._images)
         if module is self._callable:
             in_training = module.training
             is_first = self._is_prepared.get(in_training) is None
-            if is_own or (fits and is_first and _is_equal(given, self._images)):
+            if is_own or (fits and is_first and all(map(torch.equal, given, self._images))):
                 self._is_prepared[in_training] = False
             self._is_prepared.setdefault(in_training, True)
         if module is self.network:
@@ -262,9 +263,10 @@ class Watched:
 
     def semantic(self, outputs: Any, batch: Any) -> Callable[[], tuple[Any, Any]] | None:
         """The logits and targets of a semantic training step that gives them."""
-        found = returned(outputs)
-        _, logits, targets = found or ({}, self.outputs, self._reader.targets(batch))
-        if self._run.task != "semantic-segmentation" or not hasattr(targets, "ndim"):
+        is_semantic, found = self._run.task == "semantic-segmentation", returned(outputs)
+        given = is_semantic and self._reader.targets(batch)
+        _, logits, targets = found or ({}, self.outputs, given)
+        if not is_semantic or not hasattr(targets, "ndim"):
             return None
         if found is None and self._batch is not None:
             advice = "return {'loss': …, 'predictions': …, 'targets': …} from it"
@@ -386,10 +388,6 @@ def _is_scalar(value: Any) -> bool:
 def _is_same(one: Any, other: Any) -> bool:
     lists = isinstance(one, list | tuple) and isinstance(other, list | tuple)
     return one is other or (lists and len(one) == len(other) and all(map(_is_same, one, other)))
-
-
-def _is_equal(one: Any, other: Any) -> bool:
-    return all(torch.equal(*pair) for pair in zip(one, other, strict=True))
 
 
 def _sizes(images: Any) -> list[Any]:

@@ -17,7 +17,7 @@ import atexit
 import os
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -28,7 +28,7 @@ from boxscore.identity.wrappers import network
 from boxscore.logger import Status
 
 from .base import CallbackBase
-from .batches import length
+from .batches import BatchReader, Pair, length
 from .facts import Facts
 from .huggingface import ignored_label, is_transformers
 from .huggingface.forwards import Forwards, criterion_of, losses_of_batch
@@ -103,11 +103,23 @@ class LoopCallback(CallbackBase):
         self._epoch = 0
         self._calls = 0  # of `step` since the last optimizer step
         self._size: Any = None
-        self.watch(self._watched, self._see, before=True)
         inner = network(self._watched)
         self._transformers = Forwards(self.options.predict) if is_transformers(inner) else None
+        self._watch()
+
+    def _watch(self) -> None:
+        """Watch the model, in place of callbacks that were made for it and never began."""
+        hooks = list(self._watched._forward_pre_hooks.values())
+        owners = {id(owner): owner for hook in hooks if (owner := getattr(hook, "owner", None))}
+        if id(self) in owners:
+            return
+        for owner in owners.values():
+            if isinstance(owner, LoopCallback) and owner.run is None:
+                owner.stop(None)
+        self.watch(self._watched, self._see, before=True)
         if self._transformers:
-            self.watch(inner, partial(self._transformers.see, keeps_outputs=True))
+            inner = network(self._watched)
+            self.watch(inner, self._see_outputs)
             if criterion := criterion_of(inner):
                 self.watch(criterion, self._transformers.see_criterion)
 
@@ -166,6 +178,7 @@ class LoopCallback(CallbackBase):
             self.restart()
         if self.run is not None:
             return self
+        self._watch()  # another callback may have been made since
         if self.options.identity is not None or has_fixed_input_size(self._watched):
             self._begin()
         else:  # the first batch states the input size
@@ -228,13 +241,25 @@ class LoopCallback(CallbackBase):
             return
         batch = args if len(args) > 1 else (*args, *kwargs.values())
         batch = batch[0] if len(batch) == 1 else batch
-        images, targets = self.reader.images(batch), self.reader.targets(batch)
+        images, targets = self._read(batch)
         self._size = self._size or size_of(images)
         if self.run is None:  # so that what cannot be inferred is raised before the first step
             self._begin()
         if not any(_is_same(images, i) or _is_same(targets, t) for i, t, _ in self._forwards):
             self._forwards.append((images, targets, length(images)))
-            self.saw(batch)
+            self.saw(Pair(images, targets))
+
+    def _read(self, batch: Any) -> tuple[Any, Any]:
+        """The images and targets that a forward takes: a batch of the loader, or a part of it."""
+        for reader in (self.reader, BatchReader()):
+            with suppress(Exception):  # `batch=` is made for the loader's
+                return reader.images(batch), reader.targets(batch)
+        return None, None
+
+    def _see_outputs(self, model: Any, args: Any, inputs: Any, outputs: Any) -> None:
+        """Keep what a Transformers model gave for a batch in training."""
+        if self._transformers and model.training and not self._is_evaluating:
+            self._transformers.see(model, args, inputs, outputs, keeps_outputs=True)
 
     def _count_step(self, images: Any, targets: Any) -> None:
         """Count what the step took, by the caller's word before the number of forwards."""

@@ -703,3 +703,48 @@ def test_the_opening_lines(capsys: pytest.CaptureFixture[str]) -> None:
     with LoopCallback(model, optimizer, None, dataset="d", classes=CLASSES, loggers=[]):
         pass
     assert "regularization" not in capsys.readouterr().err
+
+
+def test_an_adapted_batch_whose_images_the_model_takes_alone() -> None:
+    model: Any = nn.Conv2d(3, 2, 1)
+    batch = {"data": {"x": torch.rand(4, 3, 8, 8), "y": torch.zeros(4, 8, 8).long()}}
+    memory = MemoryLogger()
+    score = LoopCallback(
+        model, torch.optim.SGD(model.parameters(), 0.1), [batch], train_loader=[batch],
+        batch=lambda b: (b["data"]["x"], b["data"]["y"]), task="semantic-segmentation",
+        dataset="d", classes=["a", "b"], identity=Identity("U-Net", 8), loggers=[memory],
+        log_every=1, on_error="raise",
+    )  # fmt: skip
+    logits = model(batch["data"]["x"])
+    score.step(logits.mean(), logits, batch["data"]["y"])
+    score.close()
+    assert series(memory, "progress/images_seen", "train") == {1: 4.0}
+    assert series(memory, "IoU", "test")
+
+
+def test_a_batch_that_cannot_be_read_never_ends_a_training() -> None:
+    model: Any = nn.Conv2d(3, 2, 1)
+    forward = model.forward
+    model.forward = lambda batch: forward(batch["image"])
+    options: dict[str, Any] = {"dataset": "d", "classes": CLASSES, "task": "detection"}
+    score = LoopCallback(model, None, identity=IDENTITY, loggers=[MemoryLogger()], **options)
+    image = torch.rand(1, 3, 4, 4)
+    model({"image": image, "bboxes": [torch.zeros(1, 4)], "labels": [torch.ones(1)]})
+    score.step({"loss_cls": 1.0})
+    score.close()
+
+
+def test_a_callback_that_never_began_makes_way_for_the_next() -> None:
+    model, memories = fcos(), [MemoryLogger(), MemoryLogger()]
+    first, second = (
+        LoopCallback(model, None, dataset="d", classes=CLASSES, loggers=[memory], log_every=1)
+        for memory in memories
+    )
+    images, targets = next(iter(loader(4)))
+    second.step(model(images, targets))
+    second.close()
+    assert first.run is None
+    assert (memories[0].start, memories[1].status) == (None, "FINISHED")
+    with first:
+        first.step(model(images, targets))
+    assert series(memories[0], "progress/images_seen", "train") == {1: 4.0}
