@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from boxscore.callbacks.facts import training_params
+from boxscore.callbacks.facts import opening_lines, training_params
 
 MODEL = torch.nn.Linear(3, 2)
 
@@ -53,3 +53,13 @@ def test_the_batch_of_an_optimizer_step() -> None:
 @pytest.mark.parametrize("odd", [object(), [1, 2], iter(())])
 def test_what_is_not_stated_is_left_out(odd: Any) -> None:
     assert training_params(odd, odd, odd, odd, {}).keys() <= {"optimizer"}
+
+
+def test_a_keypoint_model_is_told_that_its_ap_is_not_measured() -> None:
+    model: Any = torch.nn.Module()
+    model.roi_heads = torch.nn.Module()
+    assert opening_lines(model, None) == []
+    model.roi_heads.keypoint_head = torch.nn.Linear(1, 1)
+    assert opening_lines(model, None) == [
+        "keypoints: their loss is logged; their AP is not measured"
+    ]
