@@ -9,6 +9,10 @@ from functools import partial
 from typing import Any, Unpack
 
 from boxscore import Every, Run, Tag, distributed
+from boxscore.callbacks.reading.batches import AdaptedReader, BatchReader, length
+from boxscore.callbacks.reading.data_info import dataset_name
+from boxscore.callbacks.reading.facts import Facts, opening_lines, training_params
+from boxscore.callbacks.reading.predict import Predict
 from boxscore.exit_status import ended
 from boxscore.identity.wrappers import network
 from boxscore.keys import originals, splits
@@ -16,13 +20,9 @@ from boxscore.logger import Status
 from boxscore.losses.parts import criterion_parts
 from boxscore.warn import Warnings
 
-from .batches import AdaptedReader, BatchReader, length
-from .data_info import dataset_name
 from .evaluator import Evaluator
-from .facts import Facts, opening_lines, training_params
 from .hooks import Hook
 from .options import NEW, Keywords, Options
-from .predict import Predict
 from .progress import AT_ONCE, Progress
 
 
@@ -84,9 +84,8 @@ class CallbackBase:
             ValueError: for what cannot be inferred, with what to pass; or for a checkpoint of
                 something else.
         """
+        from boxscore.callbacks.reading.model_info import classes_of, inferred, task_of
         from boxscore.losses import is_torchvision_detector
-
-        from .model_info import classes_of, inferred, task_of
 
         if not distributed.all_ranks_present():
             self.warnings.warn_once(
@@ -319,7 +318,7 @@ class CallbackBase:
 
     def _measured(self, semantic: Callable[[], tuple[Any, Any]]) -> dict[str, Any]:
         """Focal, cross-entropy and Dice loss of a batch."""
-        from .predict import measured_on
+        from boxscore.callbacks.reading.predict import measured_on
 
         return measured_on(*semantic(), self.ignore_index)
 

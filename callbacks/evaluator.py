@@ -11,13 +11,18 @@ from numbers import Real
 from typing import Any
 
 from boxscore import Run, distributed
+from boxscore.callbacks.reading.batches import BatchReader
+from boxscore.callbacks.reading.data_info import (
+    image_names,
+    in_both,
+    is_deterministic,
+    train_fingerprint,
+)
+from boxscore.callbacks.reading.predict import ADVICE, Found, Predict, check_found
 from boxscore.evaluation import Evaluation, Results
 from boxscore.identity.wrappers import unwrapped
 from boxscore.keys import further_split
 
-from .batches import BatchReader
-from .data_info import image_names, in_both, is_deterministic, train_fingerprint
-from .predict import ADVICE, Found, Predict, check_found
 from .progress import Progress
 
 COSTLY, LONG_ENOUGH = 0.2, 60.0
@@ -175,10 +180,10 @@ class Evaluator:
     ) -> None:
         import torch
 
+        from boxscore.callbacks.reading.model_info import buffers_of_the_first
         from boxscore.identity.wrappers import without_ddp
         from boxscore.losses import modes_kept
 
-        from .model_info import buffers_of_the_first
         from .sharding import random_numbers_kept, share
 
         assert self.predict is not None

@@ -23,12 +23,12 @@ from typing import Any, Unpack
 from lightning.pytorch import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from boxscore.callbacks.reading.model_info import has_fixed_input_size
 from boxscore.exit_status import ended
 from boxscore.keys import splits
 
 from .base import CallbackBase
 from .lightning_module import Watched, criterion_of, facts_of, loaders_of, offer
-from .model_info import has_fixed_input_size
 from .options import Keywords
 
 

@@ -12,18 +12,10 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from boxscore import Run
-from boxscore.identity.wrappers import lightning_network, without_ddp
-from boxscore.losses import is_torchvision_detector, test_losses
-from boxscore.warn import Warnings
-
-from .batches import BatchReader
-from .facts import Facts
-from .huggingface import ignored_label, is_transformers
-from .huggingface.forwards import Forwards, losses_of_batch
-from .huggingface.forwards import criterion_of as criterion_inside
-from .model_info import size_of
-from .options import Options
-from .predict import (
+from boxscore.callbacks.reading.batches import BatchReader
+from boxscore.callbacks.reading.facts import Facts
+from boxscore.callbacks.reading.model_info import size_of
+from boxscore.callbacks.reading.predict import (
     ADVICE,
     NO_CRITERION,
     Criterion,
@@ -35,6 +27,14 @@ from .predict import (
     predictor,
     segmented,
 )
+from boxscore.identity.wrappers import lightning_network, without_ddp
+from boxscore.losses import is_torchvision_detector, test_losses
+from boxscore.warn import Warnings
+
+from .huggingface import ignored_label, is_transformers
+from .huggingface.forwards import Forwards, losses_of_batch
+from .huggingface.forwards import criterion_of as criterion_inside
+from .options import Options
 
 AUTOLOG = ("_step_metrics", "_epoch_metrics")
 """Of MLflow's autolog: names that it leaves out of its points of an epoch, and of a step."""

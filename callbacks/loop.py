@@ -23,18 +23,18 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from boxscore import Run, distributed
+from boxscore.callbacks.reading.batches import BatchReader, Pair, length
+from boxscore.callbacks.reading.facts import Facts
+from boxscore.callbacks.reading.model_info import has_fixed_input_size, size_of
+from boxscore.callbacks.reading.predict import Predict, ignored_by, predictor
 from boxscore.exit_status import ended, exits_noted, last_error, sigterm_raises
 from boxscore.identity.wrappers import network
 from boxscore.logger import Status
 
 from .base import CallbackBase
-from .batches import BatchReader, Pair, length
-from .facts import Facts
 from .huggingface import ignored_label, is_transformers
 from .huggingface.forwards import Forwards, criterion_of, losses_of_batch
-from .model_info import has_fixed_input_size, size_of
 from .options import Keywords
-from .predict import Predict, ignored_by, predictor
 
 
 class LoopCallback(CallbackBase):

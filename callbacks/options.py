@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
 from boxscore import Every, Identity
+from boxscore.callbacks.reading.predict import Predict
 from boxscore.catalogue import Task
 from boxscore.evaluation import PerClass
 from boxscore.logger import Logger
 from boxscore.loggers import standard
 from boxscore.metric import Classes
-
-from .predict import Predict
 
 EACH_EPOCH = Every(epochs=1)
 

@@ -13,9 +13,8 @@ import numpy as np
 import torch
 
 from boxscore import distributed
+from boxscore.callbacks.reading.batches import BatchReader, length
 from boxscore.fingerprint import identifier
-
-from .batches import BatchReader, length
 
 
 @contextmanager

@@ -16,6 +16,8 @@ from typing import Any, Self
 
 from transformers import TrainerCallback
 
+from boxscore.callbacks.reading.facts import Facts
+from boxscore.callbacks.reading.model_info import has_fixed_input_size, size_of
 from boxscore.exit_status import ended, sigterm_raises
 from boxscore.identity.configs import processed
 from boxscore.identity.models import Reading
@@ -23,11 +25,9 @@ from boxscore.logger import Status
 
 from .base import CallbackBase
 from .evaluator import Evaluator
-from .facts import Facts
 from .huggingface import ignored_label, trainer_metrics
 from .huggingface.forwards import Forward, Forwards, criterion_of, losses_of_batch
 from .huggingface.losses import mean_losses
-from .model_info import has_fixed_input_size, size_of
 from .sharding import random_numbers_kept
 
 STATE = "boxscore"

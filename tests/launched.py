@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
+
 from boxscore import distributed
 from boxscore.loggers import MemoryLogger
 
@@ -51,6 +53,8 @@ def tell(folder: Path, cases: dict[str, Callable[[Path], Any]]) -> None:
         shared.mkdir(parents=True, exist_ok=True)
         told[name] = case(shared)
     (folder / f"rank{distributed.rank()}.json").write_text(json.dumps(told))
+    if dist.is_initialized():  # gloo's threads abort a process that exits under them
+        dist.destroy_process_group()
 
 
 def differing(one: dict[str, Any], several: dict[str, Any], rel: float = 1e-6) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from boxscore.callbacks.predict import ADVICE, main_output
+from boxscore.callbacks.reading.predict import ADVICE, main_output
 from boxscore.identity.wrappers import unwrapped
 
 from .detr import read_boxes

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from boxscore.callbacks.frames import Frame, Size, of_labels, rescaled, resized, size_of
-from boxscore.callbacks.predict import ADVICE
+from boxscore.callbacks.reading.frames import Frame, Size, of_labels, rescaled, resized, size_of
+from boxscore.callbacks.reading.predict import ADVICE
 
 LIMITS = {"conditional_detr": 100, "dab-detr": 100, "deformable_detr": 100, "lw_detr": 100}
 """Detections per image where a sigmoid scores each class; elsewhere as many as there are queries.

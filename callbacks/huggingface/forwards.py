@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from boxscore import Run
-from boxscore.callbacks.frames import moved
-from boxscore.callbacks.predict import Found, Predict
+from boxscore.callbacks.reading.frames import moved
+from boxscore.callbacks.reading.predict import Found, Predict
 from boxscore.identity.wrappers import unwrapped
 
 from . import read

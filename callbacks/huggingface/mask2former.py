@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from boxscore.callbacks.frames import resized, size_of
-from boxscore.callbacks.predict import ADVICE
+from boxscore.callbacks.reading.frames import resized, size_of
+from boxscore.callbacks.reading.predict import ADVICE
 
 from .detr import MASKS
 

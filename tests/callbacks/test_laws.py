@@ -14,10 +14,10 @@ from torch import nn
 
 from boxscore import Identity
 from boxscore.callbacks.base import CallbackBase
-from boxscore.callbacks.facts import Facts
 from boxscore.callbacks.lightning import BoxscoreCallback as LightningCallback
 from boxscore.callbacks.loop import LoopCallback
 from boxscore.callbacks.options import Keywords
+from boxscore.callbacks.reading.facts import Facts
 from boxscore.callbacks.transformers import BoxscoreCallback as TransformersCallback
 from boxscore.loggers import MemoryLogger
 from boxscore.records import Item

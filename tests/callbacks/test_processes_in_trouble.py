@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from boxscore import distributed
 from boxscore.callbacks.loop import LoopCallback
-from boxscore.callbacks.predict import detect
+from boxscore.callbacks.reading.predict import detect
 from boxscore.loggers import MemoryLogger
 from tests.tiny import CLASSES, fcos, loader, train_step
 from tests.together import together, torchrun

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torchvision import tv_tensors
 
-from boxscore.callbacks.batches import AdaptedReader, BatchReader
+from boxscore.callbacks.reading.batches import AdaptedReader, BatchReader
 
 IMAGES, MASKS = torch.rand(3, 1, 4, 4), torch.zeros(3, 4, 4).long()
 BOXES, LABELS = [torch.tensor([[0.0, 0.0, 2.0, 3.0]])] * 3, [torch.tensor([1])] * 3

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from boxscore.callbacks.facts import opening_lines, training_params
+from boxscore.callbacks.reading.facts import opening_lines, training_params
 
 MODEL = torch.nn.Linear(3, 2)
 

@@ -10,7 +10,7 @@ import torch
 
 from boxscore import Identity
 from boxscore.callbacks.loop import LoopCallback
-from boxscore.callbacks.predict import Criterion, label_map, segment
+from boxscore.callbacks.reading.predict import Criterion, label_map, segment
 from boxscore.warn import Warnings
 from tests.warned import warns
 

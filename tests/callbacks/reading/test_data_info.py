@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
 
-from boxscore.callbacks.data_info import (
+from boxscore.callbacks.loop import LoopCallback
+from boxscore.callbacks.reading.data_info import (
     dataset_name,
     image_names,
     in_both,
     is_deterministic,
     train_fingerprint,
 )
-from boxscore.callbacks.loop import LoopCallback
 from boxscore.loggers import MemoryLogger
 from tests.tiny import CLASSES, Pictures, collate, fcos, loader, train_step
 from tests.warned import warnings_logged

@@ -16,7 +16,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from boxscore import Identity
 from boxscore.callbacks.loop import LoopCallback
-from boxscore.callbacks.model_info import classes_of, has_fixed_input_size, size_of, task_of
+from boxscore.callbacks.reading.model_info import classes_of, has_fixed_input_size, size_of, task_of
 from boxscore.catalogue import Task
 from boxscore.detection import DetectionMetrics
 from boxscore.identity.wrappers import network

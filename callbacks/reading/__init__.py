@@ -1,0 +1,1 @@
+"""What models, loaders and batches say of themselves, and predictions made with them."""
