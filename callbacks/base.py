@@ -23,6 +23,7 @@ from boxscore.warn import Warnings
 from .evaluator import Evaluator
 from .hooks import Hook
 from .options import NEW, Keywords, Options
+from .pictured import Pictures
 from .progress import AT_ONCE, Progress
 
 
@@ -130,7 +131,8 @@ class CallbackBase:
             lines.append(f"ignore_index={facts.ignore_index}, as in the criterion")
         for line in lines if distributed.rank() == 0 else ():
             print(f"boxscore: {line}", file=sys.stderr)
-        evaluator = Evaluator(run, self.reader, self.progress)
+        self._pictures = Pictures(run, self.reader, options.pictures)
+        evaluator = Evaluator(run, self.reader, self.progress, self._pictures)
         if is_logged:
             self._resume(run, evaluator)
         evaluator.train_loader = facts.train_loader
@@ -217,6 +219,7 @@ class CallbackBase:
                 status = status if status == "FAILED" else ended(error)
                 raise
             finally:
+                self._pictures.close()
                 self.run.close(status)
 
     def _final_evaluation(self) -> Status:

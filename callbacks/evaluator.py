@@ -23,6 +23,7 @@ from boxscore.evaluation import Evaluation, Results
 from boxscore.identity.wrappers import unwrapped
 from boxscore.keys import further_split
 
+from .pictured import Pictures
 from .progress import Progress
 
 COSTLY, LONG_ENOUGH = 0.2, 60.0
@@ -41,8 +42,11 @@ class Evaluator:
         evaluated_at: the step of the last evaluation of a test set, -1 before.
     """
 
-    def __init__(self, run: Run, reader: BatchReader, progress: Progress) -> None:
+    def __init__(
+        self, run: Run, reader: BatchReader, progress: Progress, pictures: Pictures
+    ) -> None:
         self._run, self._reader, self._progress = run, reader, progress
+        self._pictures = pictures
         self.loaders: dict[str, Any] = {}
         self.train_loader: Any = None
         self.predict: Predict | None = None
@@ -77,6 +81,7 @@ class Evaluator:
         self.is_evaluating = True
         self._failures.pop(split, None)
         self._open[split] = self._run.new_evaluation(split, step=step)
+        self._pictures.begin(self._open[split])
         self._together = len(self._open)
         self._left[split] = own_images(loader)
         self._sources[split] = loader
@@ -102,7 +107,7 @@ class Evaluator:
                 if 0 < left < count:  # of none left, the processes may have to compute it together
                     batch = self._reader.part(batch, range(left))
             found = find(batch)
-            self._measure(split, found, left)
+            self._measure(split, batch, found, left)
         except Exception as error:
             self._open[split].drop(count)
             self._fail(split, error)
@@ -157,6 +162,7 @@ class Evaluator:
             )
             return {}
         evaluation = self._open[split] = self._run.new_evaluation(split)
+        self._pictures.begin(evaluation)
         self._box_sums = []
         values: dict[str, float] = {}
         self._failures.pop(split, None)
@@ -199,7 +205,7 @@ class Evaluator:
             stack.enter_context(buffers_of_the_first(model))
             for batch, ids, keep in share(loader, count, self._reader):
                 found = check_found(self.predict(without_ddp(model), batch), self._run.task)
-                self._measure(split, found, keep, ids if split == "train" else None)
+                self._measure(split, batch, found, keep, ids if split == "train" else None)
 
     def train_count(self, count: int | None) -> int:
         """How many images of the train set are evaluated: ``count``, or as many as in the test set.
@@ -218,7 +224,12 @@ class Evaluator:
     # what both share
 
     def _measure(
-        self, split: str, found: Found, keep: int | None, ids: list[str] | None = None
+        self,
+        split: str,
+        batch: Any,
+        found: Found,
+        keep: int | None,
+        ids: list[str] | None = None,
     ) -> None:
         """Take one batch, the first ``keep`` images of it; metrics that refuse it are dropped."""
         losses, predictions, targets = found
@@ -235,6 +246,8 @@ class Evaluator:
         except ValueError as error:
             self._fail(split, error)
             evaluation.skip(predictions, targets, losses)
+        else:
+            self._pictures.take(evaluation, batch, predictions, targets)
 
     def scalars(self, losses: Any) -> dict[str, Any]:
         """``losses`` by name, less what is no number, which is warned of."""
@@ -272,6 +285,7 @@ class Evaluator:
                 "put image_id into the targets",
             )
         values = self._run.record_results(results, split, step=evaluation.step)
+        self._pictures.finish(results, evaluation)
         self._warn_of_leak()
         self._warn_of_cost(results.seconds)
         return values
@@ -298,7 +312,7 @@ class Evaluator:
 
         Their ground truth counts only where the data set reads an image alike each time.
         """
-        if self._run.has_tag("fingerprint.train"):
+        if self._run.tagged("fingerprint.train"):
             self._warn_of_leak()
             return
         data = getattr(self.train_loader, "dataset", None)

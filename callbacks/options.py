@@ -13,6 +13,7 @@ from boxscore.evaluation import PerClass
 from boxscore.logger import Logger
 from boxscore.loggers import standard
 from boxscore.metric import Classes
+from boxscore.pictures import counts_of
 
 EACH_EPOCH = Every(epochs=1)
 
@@ -42,6 +43,7 @@ class Keywords(TypedDict, total=False):
     evaluate_model: Any
     ignore_index: int | None
     params: Mapping[str, object] | None
+    pictures: bool | int | tuple[int, int]
     per_class: PerClass
     on_error: Literal["warn", "raise"]
 
@@ -76,6 +78,8 @@ class Options:
             255.
         params: further settings by which runs are compared; they replace those of the same name
             that are read from model, optimizer and loaders.
+        pictures: of each evaluation of a test set: True is 8 images, the same ones each time and in
+            each run, and the 4 worst; a pair ``(8, 4)`` sets both, False draws none.
         per_class: of how many classes, the most frequent first, trackers get points; ``"all"``.
         on_error: ``"warn"`` or ``"raise"``, when measuring fails.
     """
@@ -99,12 +103,14 @@ class Options:
     evaluate_model: Any = None
     ignore_index: int | None = 255
     params: Mapping[str, object] | None = None
+    pictures: bool | int | tuple[int, int] = True
     per_class: PerClass = 20
     on_error: Literal["warn", "raise"] = "warn"
 
     def __post_init__(self) -> None:
         for name in ("log_every", "evaluate_every", "evaluate_train_every"):
             Every.of(getattr(self, name))
+        counts_of(self.pictures)
         joins = self.run is not None and self.run != NEW
         if self.loggers is not None and (self.tracking_uri or joins):
             raise ValueError("loggers= excludes tracking_uri= and run=: give one or the other")

@@ -12,7 +12,7 @@ import struct
 import time
 from collections.abc import Iterator, Sequence
 from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from boxscore.keys import key_of_tag
@@ -21,7 +21,9 @@ from boxscore.records import File, Point, Tag
 from .spool import append_atomically
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG, _WEBP = b"\x89PNG\r\n\x1a\n", b"WEBPVP8 "
+PICTURES = (".png", ".webp")
+"""The endings of files that are shown."""
 _VERSION = "brain.Event:2"
 _LENGTH, _CHECK = 8, 4  # bytes of a record's length, and of each of its two checksums
 
@@ -78,15 +80,18 @@ def text(tag: Tag) -> Any:
 
 
 def image(file: File) -> Any:
-    """An event that shows a PNG file. Raises `OSError`, and `ValueError` if it is none."""
+    """An event that shows a PNG or WebP file. Raises `OSError`, and `ValueError` if it is none."""
     from tensorboard.compat.proto.summary_pb2 import Summary
 
     content = Path(file.path).read_bytes()
-    if not content.startswith(_PNG):
-        raise ValueError(f"{file.path} is not a PNG file")
-    width, height = struct.unpack(">II", content[16:24])
+    if content.startswith(_PNG):
+        width, height = struct.unpack(">II", content[16:24])
+    elif content[8:16] == _WEBP:
+        width, height = struct.unpack("<HH", content[26:30])
+    else:
+        raise ValueError(f"{file.path} is not a PNG or WebP file")
     shown = Summary.Image(width=width, height=height, encoded_image_string=content)
-    value = Summary.Value(tag=file.name[: -len(".png")], image=shown)
+    value = Summary.Value(tag=str(PurePosixPath(file.name).with_suffix("")), image=shown)
     return _event(file.step, file.time, [value])
 
 

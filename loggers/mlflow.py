@@ -23,6 +23,7 @@ from boxscore.keys import FACT
 from boxscore.logger import Refused, Status
 from boxscore.records import File, Item, Point, RunStart, Tag
 
+from .mlflow_images import LOGGED_IMAGES, image_paths
 from .mlflow_page import RunPage
 from .mlflow_requests import Rejected, Unclear, mlflow_request
 from .resume import unrecorded
@@ -315,12 +316,14 @@ class MLflowLogger:
             return [(file, ValueError("its name leaves the run's folder"))]
         if not Path(file.path).is_file():
             return [(file, ValueError(f"there is no file {file.path}"))]
-        folder = str(name.parent) if name.parent.parts else None
         try:
-            with mlflow_request(self._uri), tempfile.TemporaryDirectory() as copies:
-                path = shutil.copy(file.path, Path(copies) / name.name)  # MLflow keeps its name
-                self._client.log_artifact(self._run, str(path), folder)
-            return []
+            images = image_paths(file)
+            for place in images or [name]:
+                folder = str(place.parent) if place.parent.parts else None
+                with mlflow_request(self._uri), tempfile.TemporaryDirectory() as copies:
+                    copy = shutil.copy(file.path, Path(copies) / place.name)  # its name is kept
+                    self._client.log_artifact(self._run, str(copy), folder)
+            return self._written([Tag(LOGGED_IMAGES, "True")] if images else [], self._set_tags)
         except Refused as refusal:
             return [(file, self._gone() or refusal)]
         except OSError as error:

@@ -26,8 +26,8 @@ class TensorBoardLogger:
 
     Points of one split, step and time share an event. Names beginning with ``summary/`` are for
     queries and are not drawn. Tags and params become texts called ``tags/<name>`` in the train
-    folder, so that the event files alone describe the run. PNG files become images; other files
-    are left to other loggers. In a forked process this object does nothing.
+    folder, so that the event files alone describe the run. PNG and WebP files become images; other
+    files are left to other loggers. In a forked process this object does nothing.
 
     Args:
         log_dir: a folder of this machine; ``~`` is expanded, a ``file:`` URI is read.
@@ -132,7 +132,9 @@ class TensorBoardLogger:
                         points.setdefault(event, {})[same] = item
                 case Tag() if item not in self._written:
                     yield "train", {item: item}, partial(event_files.text, item)
-                case File() if item.name.lower().endswith(".png") and item not in self._written:
+                case File() if (
+                    item.name.lower().endswith(event_files.PICTURES) and item not in self._written
+                ):
                     yield item.split or "train", {item: item}, partial(event_files.image, item)
         for (split, *_), group in points.items():
             yield split, group, partial(event_files.scalars, list(group.values()))

@@ -18,6 +18,7 @@ from .records import Point
 
 if TYPE_CHECKING:
     from .catalogue import Task
+    from .pictures import Samples
 
 PerClass = int | Literal["all"]
 """How many classes get points of their own."""
@@ -34,6 +35,7 @@ class Share:
         images: how many were read.
         batch_size: of the largest batch.
         complete: whether every batch was measured.
+        samples: the images to draw, None where none are.
     """
 
     task_metric: TaskMetric
@@ -42,6 +44,7 @@ class Share:
     images: int = 0
     batch_size: int = 0
     complete: bool = True
+    samples: Samples | None = None
 
     def merge(self, other: Share) -> None:
         """Add what another process measured."""
@@ -52,6 +55,8 @@ class Share:
         self.images += other.images
         self.batch_size = max(self.batch_size, other.batch_size)
         self.complete &= other.complete
+        if self.samples is not None and other.samples is not None:
+            self.samples.merge(other.samples)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,8 @@ class Results:
         metrics: by catalogue name, empty where a batch could not be measured.
         per_class: by class name, then by catalogue name.
         counts: objects or pixels of ground truth by class name.
+        best_f1: the confidence of the best F1 of boxes, or else masks, at IoU 0.5, and this F1,
+            precision and recall, by class name; of all classes together under ``""``.
         fingerprint: twelve hex digits, ``""`` where a batch could not be measured.
         contents: content digests by image id, empty where images have no ids.
         batch_size: of the largest batch.
@@ -76,6 +83,7 @@ class Results:
     metrics: dict[str, float]
     per_class: dict[str, dict[str, float]]
     counts: dict[str, int]
+    best_f1: dict[str, dict[str, float]]
     fingerprint: str
     contents: Mapping[str, str]
     batch_size: int
@@ -100,6 +108,7 @@ class Results:
             metrics={name: v for metric in measured for name, v in metric.compute().items()},
             per_class=per_class,
             counts=first.counts() if is_measured else {},
+            best_f1=_best_f1(first) if is_measured else {},
             fingerprint=first.evaluated.digest(first.protocol) if is_measured else "",
             contents=first.evaluated.contents,
             batch_size=whole.batch_size,
@@ -126,10 +135,14 @@ class Results:
 
     def write_table(self, path: Path) -> Path:
         """Write every class with every metric to ``path``, as JSON columns and rows."""
-        names = list(dict.fromkeys(name for row in self.per_class.values() for name in row))
+        every = {
+            name: row | {f"best_F1_{n}": v for n, v in self.best_f1.get(name, {}).items()}
+            for name, row in self.per_class.items()
+        }
+        names = list(dict.fromkeys(name for row in every.values() for name in row))
         rows = [
             [name, self.counts.get(name), *(row.get(column) for column in names)]
-            for name, row in self.per_class.items()
+            for name, row in every.items()
         ]
         table = {"columns": ["class", "ground_truth", *names], "data": rows}
         path.write_text(json.dumps(table), encoding="utf-8")
@@ -145,6 +158,7 @@ class Evaluation:
     Attributes:
         split: ``"train"``, ``"test"`` or ``"test-<name>"``.
         step: optimizer steps so far.
+        ignore_index: the label of pixels that count nowhere.
         share: what this process measured so far.
     """
 
@@ -161,7 +175,7 @@ class Evaluation:
         self.split, self.step = split, step
         self.share = Share(task_metric, further)
         self._semantic = task == "semantic-segmentation"
-        self._ignore_index = ignore_index
+        self.ignore_index = ignore_index
         self._losses: list[tuple[Mapping[str, Any], Any]] = []
         self._start = time.perf_counter()
         for metric in (task_metric, *further):
@@ -215,8 +229,8 @@ class Evaluation:
         if self._semantic:
             from .losses.semantic import count_valid, semantic_losses
 
-            measured = semantic_losses(predictions, targets, ignore_index=self._ignore_index)
-            weight = count_valid(targets, self._ignore_index)
+            measured = semantic_losses(predictions, targets, ignore_index=self.ignore_index)
+            weight = count_valid(targets, self.ignore_index)
             self._losses.append(({**(losses or {}), **measured}, weight))
         elif losses:
             self._losses.append((losses, len(targets)))
@@ -262,6 +276,18 @@ class Evaluation:
                 if weighs:
                     self.share.losses.add(name, _number(value) * weighs, weighs)
         self._losses.clear()
+
+
+def _best_f1(metric: TaskMetric) -> dict[str, dict[str, float]]:
+    """`Results.best_f1`, of a metric that has it."""
+    if not hasattr(metric, "best_f1"):
+        return {}
+    found = metric.best_f1()
+    named = found.per_class | ({"": found.overall} if found.overall else {})
+    return {
+        name: {"confidence": b.confidence, "F1": b.f1, "precision": b.precision, "recall": b.recall}
+        for name, b in named.items()
+    }
 
 
 def _number(value: Any) -> float:

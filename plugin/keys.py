@@ -20,7 +20,7 @@ FACT = "boxscore."
 """Prefix of the run's tags, as in ``boxscore.group``."""
 
 _BY_GROUP = ("loss", "native")
-_BY_SET = ("metric", "per class")
+_BY_SET = ("metric", "per class", "pictures")
 _ILLEGAL = re.compile(r"[^\w\- .]")
 _MARKED = re.compile(r" [0-9a-f]{4}$")
 _WORD_MARKED = re.compile(r"-[0-9a-f]{4}$")
@@ -31,6 +31,10 @@ _LOSS = re.compile(rf"(?P<kind>loss|native) (?P<group>[^/]+)/(?P<measure>.+)\.(?
 _METRIC = re.compile(
     rf"(?P<kind>metric|per class) (?P<dataset>[^/]+)-(?P<split>{_SPLIT}) (?P<fingerprint>[^ /]+)"
     r"/(?P<measure>[^ ]+)(?: (?P<class_name>.+))?"
+)
+_PICTURE = re.compile(
+    rf"(?P<kind>pictures) (?P<dataset>[^/]+)-(?P<split>{_SPLIT}) (?P<fingerprint>[^ /]+)"
+    r"/(?P<measure>.+)"
 )
 _PLAIN = re.compile(r"(?P<kind>progress|summary)/(?P<measure>.+)")
 
@@ -119,6 +123,20 @@ def metric_scope(dataset: str, split: str, fingerprint: str, *, per_class: bool 
     return f"{kind} {legal(dataset)}-{split} {short(fingerprint)}"
 
 
+def pictures_scope(dataset: str, split: str, fingerprint: str) -> str:
+    """``"pictures bccd-test 7f3a2c"``: an image of an evaluated set has one key in every run."""
+    return f"pictures {legal(dataset)}-{split} {short(fingerprint)}"
+
+
+def picture_name(scope: str, image_id: str) -> str:
+    """The name of the file with a picture of an image.
+
+    >>> picture_name("pictures bccd-test 7f3a2c", "17")
+    'pictures bccd-test 7f3a2c/17.webp'
+    """
+    return f"{tag(scope, legal(image_id))}.webp"
+
+
 def class_measure(measure: str, class_name: str) -> str:
     """A measure of one class, ``"box_AP RBC"``."""
     return f"{measure} {legal(class_name)}"
@@ -156,8 +174,9 @@ class Key:
     """A key in its parts; those that its kind lacks are empty.
 
     Attributes:
-        kind: ``loss``, ``native``, ``metric``, ``per class``, ``progress`` or ``summary``.
-        measure: the catalogue's name, or a framework's own.
+        kind: ``loss``, ``native``, ``metric``, ``per class``, ``pictures``, ``progress`` or
+            ``summary``.
+        measure: the catalogue's name, or a framework's own; of pictures the image's.
         group: parent algorithm and input size, of losses.
         dataset: the data's name, of metrics.
         split: ``"train"``, ``"test"`` or ``"test-<name>"``, of losses and metrics.
@@ -211,6 +230,6 @@ def parse(spelled: str) -> Key:
         parts = match.groupdict(default="")
         if (parts["kind"] == "per class") == bool(parts.get("class_name")):
             return Key(**parts)
-    elif match := _PLAIN.fullmatch(spelled):
+    elif match := _PICTURE.fullmatch(spelled) or _PLAIN.fullmatch(spelled):
         return Key(**match.groupdict())
     raise ValueError(f"{spelled!r} is no key that boxscore spells")

@@ -39,7 +39,7 @@ class LogThread:
         self._direct = [one for one in loggers if getattr(one, "in_memory", False)]
         self._queued = [one for one in loggers if not getattr(one, "in_memory", False)]
         self._process = 0  # that opened this
-        self._put = self._taken = 0  # items, each counted by one thread
+        self._put = self._taken = 0  # items
         self._error: Exception | None = None
 
     def open(self, start: RunStart) -> None:
@@ -47,6 +47,7 @@ class LogThread:
         self._process = os.getpid()
         self._queue: deque[Sequence[Item]] = deque()
         self._news, self._at_once = threading.Event(), threading.Event()
+        self._lock = threading.Lock()  # the training thread and the drawing thread log
         self._is_closing = False
         self._direct = self._opened(self._direct, "open", start)
         self._queued = self._opened(self._queued, "prepare")
@@ -62,24 +63,31 @@ class LogThread:
             if not self._process:
                 self._warnings.warn_once("over", "the run is closed; later values are not logged")
             return
-        for logger in self._direct:
-            try:
-                logger.log(items)
-            except Exception as error:
-                self._failed("{}: items are lost", logger, error)
+        with self._lock:
+            for logger in self._direct:
+                try:
+                    logger.log(items)
+                except Exception as error:
+                    self._failed("{}: items are lost", logger, error)
+            put = self._enqueue(items)
+        if put and any(isinstance(item, File) for item in items):
+            end = time.monotonic() + _READ
+            self._at_once.set()
+            self._news.set()
+            while self._taken < put and time.monotonic() < end:
+                time.sleep(0.001)
+        self._raise_error()
+
+    def _enqueue(self, items: Sequence[Item]) -> int:
+        """Put ``items`` into the queue; how many items it got so far, 0 where it takes none."""
         if self._queued and self._put - self._taken + len(items) > self.most:
             self._warnings.count_error("the queue of the loggers is full", "new items are lost")
         elif self._queued:
             self._put += len(items)
             self._queue.append(tuple(items))
-            end = time.monotonic()
-            if any(isinstance(item, File) for item in items):
-                end += _READ
-                self._at_once.set()
             self._news.set()
-            while self._taken < self._put and time.monotonic() < end:
-                time.sleep(0.001)
-        self._raise_error()
+            return self._put
+        return 0
 
     def close(self, status: Status = "FINISHED") -> None:
         """Wait for the queue, and close each logger."""

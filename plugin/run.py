@@ -270,6 +270,8 @@ class Run:
         tags = {f"fingerprint.{split}": fingerprint}
         if split != "train":
             tags["evaluation_batch_size"] = str(results.batch_size)
+        if best := results.best_f1.get(""):
+            tags[f"best_F1.{split}"] = "{F1:.4f} at confidence {confidence:.4f}".format_map(best)
         points = results.points(self.dataset, split, fingerprint, step, per_class=self._per_class)
         items = [*self._new_tags(**tags), *points]
         if distributed.rank() == 0 and not self._is_over:
@@ -284,9 +286,9 @@ class Run:
         """Log a fact that is known late, once per value."""
         self.log(self._new_tags(**{name: value}))
 
-    def has_tag(self, name: str) -> bool:
-        """Whether `tag` logged ``name``."""
-        return name in self._tags
+    def tagged(self, name: str) -> str:
+        """The value that `tag` logged last under ``name``, ``""`` before."""
+        return self._tags.get(name, "")
 
     def _new_tags(self, **values: str) -> list[Item]:
         new = {name: value for name, value in values.items() if self._tags.get(name) != value}

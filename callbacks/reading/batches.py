@@ -44,6 +44,21 @@ class BatchReader:
         targets = self.targets(batch)
         return ids_of(targets) if isinstance(targets, list | tuple) else []
 
+    def image(self, batch: Any, place: int) -> tuple[Any, tuple[int, int]]:
+        """One image (C, H, W) without padding, and the size (height, width) of its original.
+
+        Boxes and masks are measured in the original image's frame.
+        """
+        image, targets = self.images(batch)[place], self.targets(batch)
+        target = targets[place] if isinstance(targets, list | tuple) else None
+        facts = target if isinstance(target, Mapping) else {}
+        height, width = image.shape[-2:]
+        if isinstance(batch, Mapping) and (mask := batch.get("pixel_mask")) is not None:
+            height, width = int(mask[place].any(1).sum()), int(mask[place].any(0).sum())
+        original = facts.get("orig_size")
+        size = (height, width) if original is None else (int(original[0]), int(original[1]))
+        return image[..., :height, :width], size
+
     def part(self, batch: Any, picked: Sequence[int]) -> Any:
         """The ``picked`` images of the batch, with all that belongs to them."""
         count = self.count(batch)

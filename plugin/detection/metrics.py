@@ -31,6 +31,7 @@ from .batch import Reader
 from .coco_summary import Arrays, Ranking, accumulate, rank, summarize, summarize_per_class
 from .confusion import Confusion
 from .curves import BestF1, Curve, PerClass, best_f1s, curves
+from .image_errors import image_errors
 from .inputs import Dicts, image_name, read_ids
 from .masks import Patches
 from .match_batch import Kind, match_batch
@@ -164,6 +165,7 @@ class DetectionMetrics:
     def reset(self) -> None:
         """Forget all images, but keep ground-truth masks that were prepared."""
         self._parts: list[MatchTable] = []
+        self._last: MatchTable | None = None
         self._seen: dict[str, tuple[int, ...]] = {}
         self._ranking: Ranking | None = None
         self._arrays: dict[str, Arrays] = {}
@@ -191,7 +193,12 @@ class DetectionMetrics:
                 f"{len(predictions)} predictions for {len(targets)} targets: one each per image"
             )
         if len(targets):
-            self._add(self._match(predictions, targets, image_ids))
+            self._last = self._match(predictions, targets, image_ids)
+            self._add(self._last)
+
+    def image_errors(self) -> list[float]:
+        """How wrong the detections of each image of the last `update` are, from 0 to 1."""
+        return image_errors(self._last or self._match([], [], None), self.kinds[0])
 
     def merge(self, other: Self) -> None:
         """Add the images of ``other``.
