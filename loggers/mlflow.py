@@ -176,7 +176,7 @@ class MLflowLogger:
         refused += self._written(sets, self._add_inputs)
         for file in files:
             refused += self._stored(file)
-        self._page.follow(points)
+        self._page.follow([*points, *files])
         self._repeat_unclear(refused, len(points) + len(tags) + len(sets) + len(files))
         refused, self._refused = self._refused + refused, []
         if refused:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 from boxscore.logger import Refused
-from boxscore.records import Point, RunStart
+from boxscore.records import File, Point, RunStart
 
 from .mlflow_description import NOTE, Description, is_ours
+from .mlflow_images import image_key, image_paths
 from .mlflow_requests import mlflow_request
 from .mlflow_view import first_keys, renew_view, view_fragment
 from .tracking_uri import public
@@ -30,6 +31,7 @@ class RunPage:
         self._client, self._uri = client, uri
         self._run, self._experiment = info.run_id, info.experiment_id
         self._keys = set(first_keys(start.tags))
+        self._pictures_at = 0
         self._description = Description(start)
         self._renew_view()
         if start.resumed:
@@ -39,10 +41,13 @@ class RunPage:
             link = f"{public(uri).rstrip('/')}/{view_fragment(self._experiment)}"
             print(f"boxscore: compare this run with others at {link}", file=sys.stderr)
 
-    def follow(self, points: Iterable[Point]) -> None:
-        """Show ``points`` that were logged."""
-        points = list(points)
-        if new := {point.key for point in points} - self._keys:
+    def follow(self, items: Sequence[Point | File]) -> None:
+        """Show points and pictures that were logged."""
+        points = [item for item in items if isinstance(item, Point)]
+        pictures = [item for item in items if isinstance(item, File) and image_paths(item)]
+        self._pictures_at = max([self._pictures_at, *(picture.step for picture in pictures)])
+        keys = {point.key for point in points} | {image_key(one.name) for one in pictures}
+        if new := keys - self._keys:
             self._keys |= new
             self._renew_view()
         if self._description.follow(points):
@@ -50,11 +55,11 @@ class RunPage:
 
     def close(self) -> None:
         """Renew the view once more: another run may have written it at the same moment."""
-        self._renew_view()
+        self._renew_view(self._pictures_at or None)
 
-    def _renew_view(self) -> None:
+    def _renew_view(self, pictures_at: int | None = None) -> None:
         with suppress(Refused, OSError), mlflow_request(self._uri):
-            renew_view(self._client, self._experiment, self._keys)
+            renew_view(self._client, self._experiment, self._keys, pictures_at)
 
     def _describe(self) -> None:
         with suppress(Refused, OSError), mlflow_request(self._uri):

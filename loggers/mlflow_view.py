@@ -30,6 +30,7 @@ _TAG = f"mlflow.sharedViewState.{VIEW}"
 _LONGEST = 20_000  # characters of an experiment's tag
 _PARAMS = ("algorithm", "backbone", "input_size", "learning_rate", "batch_size")
 _MAIN_METRICS = ("box_AP", "mask_AP", "IoU")
+_PICTURES = 12  # of a table
 _COLLAPSED = ("per class", "progress", "summary", "native")
 
 
@@ -45,13 +46,16 @@ def first_keys(tags: Mapping[str, str]) -> list[str]:
     return [spell(Key("loss", "total", group, split=split)) for split in ("test", "train")]
 
 
-def renew_view(client: Any, experiment_id: str, keys: Iterable[str]) -> bool:
+def renew_view(
+    client: Any, experiment_id: str, keys: Iterable[str], pictures_at: int | None = None
+) -> bool:
     """Add charts of ``keys`` to the view of an experiment, which is created where there is none.
 
     Args:
         client: an `MlflowClient`.
         experiment_id: of an experiment that holds runs of boxscore's.
-        keys: of metrics in MLflow; those that have no chart in the view are left out.
+        keys: of metrics and images in MLflow; those that have no chart in the view are left out.
+        pictures_at: the step whose images are shown first; None leaves it as it is.
 
     Returns:
         whether the view was written; False where it has the charts already.
@@ -59,9 +63,9 @@ def renew_view(client: Any, experiment_id: str, keys: Iterable[str]) -> bool:
     tag = client.get_experiment(experiment_id).tags.get(_TAG)
     known = _shown_in(tag)
     shown = {name for key in keys if (name := _shown(key))}
-    if tag and shown <= known:
+    if tag and shown <= known and pictures_at is None:
         return False
-    client.set_experiment_tag(experiment_id, _TAG, _encoded(known | shown, tag))
+    client.set_experiment_tag(experiment_id, _TAG, _encoded(known | shown, tag, pictures_at or 0))
     return True
 
 
@@ -78,13 +82,18 @@ def _shown_in(tag: str | None) -> set[str]:
     with suppress(ValueError, KeyError, TypeError, AttributeError, zlib.error):
         text = json.loads(tag or "")["state"].removeprefix("deflate;")
         state = json.loads(zlib.decompress(base64.b64decode(text)))
-        keys = {key for chart in state["compareRunCharts"] for key in chart["selectedMetricKeys"]}
+        charts = state["compareRunCharts"]
+        keys = {
+            key
+            for chart in charts
+            for key in chart.get("selectedMetricKeys", chart.get("imageKeys", ()))
+        }
         sections = {s["name"] for s in state["compareRunSections"] if not s["display"]}
         return keys | sections
     return set()
 
 
-def _encoded(shown: set[str], before: str | None) -> str:
+def _encoded(shown: set[str], before: str | None, pictures_at: int) -> str:
     """The tag of a view; groups are left out, the last by name first, until it fits."""
     now = int(time.time() * 1000)
     created = now
@@ -97,9 +106,10 @@ def _encoded(shown: set[str], before: str | None) -> str:
     def tag(count: int) -> str:
         first = groups[:count]
         fitting = [parts for parts in keys if parts.kind != "loss" or parts.group in first]
-        packed = zlib.compress(json.dumps(_state(fitting, collapsed)).encode(), 9)
-        state = "deflate;" + base64.b64encode(packed).decode()
-        view = {"name": "boxscore", "createdAt": created, "updatedAt": now, "state": state}
+        state = _state(fitting, collapsed, pictures_at)
+        packed = zlib.compress(json.dumps(state).encode(), 9)
+        text = "deflate;" + base64.b64encode(packed).decode()
+        view = {"name": "boxscore", "createdAt": created, "updatedAt": now, "state": text}
         return json.dumps(view)
 
     if len(whole := tag(len(groups))) <= _LONGEST:
@@ -108,7 +118,7 @@ def _encoded(shown: set[str], before: str | None) -> str:
     return tag(bisect_right(counts, _LONGEST, key=lambda count: len(tag(count))))
 
 
-def _state(keys: Sequence[Key], collapsed: Iterable[str]) -> dict[str, Any]:
+def _state(keys: Sequence[Key], collapsed: Iterable[str], pictures_at: int) -> dict[str, Any]:
     """The state of MLflow's chart page."""
     sections: list[dict[str, Any]] = [_section("overview")]
     charts: list[dict[str, Any]] = []
@@ -132,6 +142,10 @@ def _state(keys: Sequence[Key], collapsed: Iterable[str]) -> dict[str, Any]:
                 charts.append(_chart("overview", f"{measure} {curves[0].group}", spelled))
             # the page adds a chart for each key that has none that it generated
             charts += [_chart(scope, k, [k], is_generated=True, deleted=True) for k in spelled]
+    for scope in _scopes(keys, "pictures"):
+        sections.append(_section(scope, columns=1))
+        pictured = sorted((spell(p) for p in keys if p.scope == scope), key=_is_worst)
+        charts.append(_pictures(scope, pictured[:_PICTURES], pictures_at))
     sections += [_section(scope, display=False) for scope in collapsed]
     return {
         "searchFilter": "",
@@ -234,6 +248,25 @@ def _chart(
         "useGlobalLineSmoothing": True,
         # a chart of keys that several nodes log has a title, others the keys themselves
         "nodeLevelSystemMetricConfiguration": {"metric": title, "type": "node"},
+    }
+
+
+def _is_worst(key: str) -> tuple[bool, str]:
+    """Sorts the images that are the same in each run before the worst of each evaluation."""
+    return "/worst " in key, key
+
+
+def _pictures(section: str, keys: Sequence[str], step: int) -> dict[str, Any]:
+    """A table of images, with a column for each run and a slider over steps."""
+    return {
+        "uuid": _id(f"{section}/pictures"),
+        "type": "IMAGE",
+        "runsCountToCompare": 10,
+        "metricSectionId": _id(section),
+        "deleted": False,
+        "isGenerated": False,
+        "imageKeys": list(keys),
+        "step": step,
     }
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from boxscore.detection import decode, to_rle
 
 from .samples import LabelMap, Objects, Sample
 
@@ -36,6 +38,8 @@ def sample_of_objects(
     """
     shown = picture_of(image)
     size = shown.shape[0], shown.shape[1]
+    if "masks" not in detection:  # those of the truth would hide what is compared
+        target = {name: value for name, value in target.items() if name != "masks"}
     truth, prediction = _objects(target, frame, size), _objects(detection, frame, size)
     return Sample(image_id, error, shown, truth, prediction)
 
@@ -179,18 +183,8 @@ def _masks(masks: Any, places: Any, frame: Size, size: Size) -> Any:
         planes = masks.reshape(len(masks), *masks.shape[-2:])
         small = _array(_at_size(planes[places.tolist()], size))
         return small >= 0.5 if small.dtype.kind == "f" else small.astype(bool)
-    decoded = [_decoded(masks[place], frame) for place in places.tolist()]
+    decoded = [decode(to_rle(masks[place], frame)) for place in places.tolist()]
     return np.stack([_at_size(one, size) for one in decoded]).astype(bool)
-
-
-def _decoded(mask: Any, frame: Size) -> Any:
-    """One mask of COCO's, a run-length code or polygons, as pixels."""
-    from pycocotools import mask as coco
-
-    if isinstance(mask, Mapping) and isinstance(mask["counts"], str | bytes):
-        return coco.decode(dict(mask))
-    parts = coco.frPyObjects(mask, *frame)
-    return coco.decode(coco.merge(parts) if isinstance(parts, Sequence) else parts)
 
 
 def _array(value: Any) -> Any:

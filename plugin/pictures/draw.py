@@ -112,7 +112,7 @@ def _of_objects(
         for objects, lines, solid in ((truth, left_texts, hit), (found, right_texts, right))
     ]
     counts = (
-        f"{len(hit)} objects, {int((~hit).sum())} missed",
+        f"missed {int((~hit).sum())} of {len(hit)}",
         f"{int(right.sum())} right, {int((~right).sum())} false",
     )
     return counts, panels

@@ -25,7 +25,7 @@ _PATIENCE = 30.0  # seconds that `close` waits
 class DrawingThread:
     """Draws the samples of evaluations and logs the pictures, one evaluation at a time.
 
-    An evaluation that ends while the last one's pictures are drawn has none, with a warning.
+    While one is drawn the next one waits; a later one takes its place, with a warning.
 
     Args:
         log: takes the files of an evaluation.
@@ -35,6 +35,9 @@ class DrawingThread:
     def __init__(self, log: Callable[[list[File]], None], warnings: Warnings) -> None:
         self._log, self._warnings = log, warnings
         self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._next: Callable[[], None] | None = None
+        self._is_drawing = False
         self._folder: Path | None = None
 
     def submit(
@@ -57,14 +60,19 @@ class DrawingThread:
             step: optimizer steps so far.
             split: ``"test"`` or ``"test-<name>"``.
         """
-        if self._thread is not None and self._thread.is_alive():
-            text = f"those of step {step} are left out: the last ones are still being drawn"
-            self._warnings.count_error("pictures", text)
-            return
         make = partial(draw, names=dict(names), confidence=confidence)
         work = partial(self._draw, samples, scope, make, step=step, split=split)
-        self._thread = threading.Thread(target=work, name="boxscore-pictures", daemon=True)
-        self._thread.start()
+        with self._lock:
+            is_late, self._next = self._next is not None, work
+            if not self._is_drawing:
+                self._is_drawing = True
+                self._thread = threading.Thread(
+                    target=self._run, name="boxscore-pictures", daemon=True
+                )
+                self._thread.start()
+        if is_late:
+            text = f"those of an evaluation before step {step} are left out: drawing takes longer"
+            self._warnings.count_error("pictures", text)
 
     def close(self) -> None:
         """Wait for the pictures in progress, and remove them from this machine's disk."""
@@ -77,6 +85,15 @@ class DrawingThread:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                work, self._next = self._next, None
+                self._is_drawing = work is not None
+            if work is None:
+                return
+            work()
 
     def _draw(
         self,

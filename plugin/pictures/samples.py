@@ -79,12 +79,15 @@ class Samples:
             errors: of their predictions.
         """
         by_hash, by_error = self.chosen()
-        last_hash = _hash(by_hash[-1].image_id) if len(by_hash) == self.fixed else b"\xff" * 32
-        least = by_error[-1].error if len(by_error) == self.worst else 0.0
+        has_room = len(by_hash) < self.fixed
+        last_hash = _hash(by_hash[-1].image_id) if by_hash else b""
+        least = (
+            1.0 if not self.worst else by_error[-1].error if len(by_error) == self.worst else 0.0
+        )
         return [
             place
             for place, (image_id, error) in enumerate(zip(ids, errors, strict=True))
-            if (self.fixed and _hash(image_id) < last_hash) or (self.worst and error > least)
+            if has_room or _hash(image_id) < last_hash or error > least
         ]
 
     def add(self, sample: Sample) -> None:
