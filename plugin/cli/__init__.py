@@ -101,36 +101,47 @@ def main() -> None:
 )
 @click.option("--backbone", type=click.Choice(BACKBONES), help="[default: resnet18 if it can be]")
 @click.option("--input-size", type=click.IntRange(32, 2048), default=128, show_default=True)
-@click.option("--steps", type=click.IntRange(1), default=240, show_default=True)
+@click.option("--steps", type=click.IntRange(1), default=120, show_default=True)
 @click.option("--data", type=FOLDER, help="Your images instead of the made ones (see README).")
 @click.option("--out", type=FOLDER, default="boxscore-demo", show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
 def demo(**options: object) -> None:
-    """Train a small real model for two to three minutes and log all of it."""
+    """Train two small real models, or the one that is named, and log all of it.
+
+    Takes two to three minutes.
+    """
     with one_line():
         from rich.console import Console
 
-        from boxscore.demo import Plan, report
+        from boxscore.demo import Plan, report, what_to_look_at
         from boxscore.demo import demo as train
 
-        plan, console = Plan(**options), Console()  # type: ignore[arg-type]
-        is_measured = report(train(plan, console), plan, console)
-    if not is_measured:
+        plans, console = Plan(**options).models(), Console()  # type: ignore[arg-type]
+        measured = [report(train(plan, console), console) for plan in plans]
+        console.print(what_to_look_at(plans), soft_wrap=True)
+    if not all(measured):
         raise click.ClickException("no metric of the test set was measured: see the warnings")
 
 
 @main.command()
 @click.argument("folder", type=FOLDER, default="boxscore-demo")
-def view(folder: Path) -> None:
+@click.option("--tracking-uri", help="MLflow's, instead of FOLDER/mlflow.db.")
+@click.option("--open", "opens", is_flag=True, help="Open both pages in the browser.")
+def view(folder: Path, tracking_uri: str | None, *, opens: bool) -> None:
     """Open TensorBoard and MLflow on the logs in FOLDER, until Ctrl-C."""
     with one_line():
         from .view import servers
 
         try:
-            with servers(folder) as links:
-                for name, link in (("TensorBoard", links.tensorboard), ("MLflow", links.mlflow)):
+            with servers(folder, tracking_uri) as links:
+                pages = [("TensorBoard", links.tensorboard), ("MLflow", links.mlflow)]
+                further = list(links.experiments.items())[1:]
+                for name, link in [*pages, *((f"  {name}", link) for name, link in further)]:
                     if link:
                         click.echo(f"{name:12}{link}")
+                for _, link in pages if opens else ():
+                    if link:
+                        click.launch(link)
                 click.echo("\n".join([*links.absent, "Ctrl-C ends the command."]))
                 threading.Event().wait()
         except KeyboardInterrupt:

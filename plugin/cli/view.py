@@ -12,9 +12,9 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -35,28 +35,38 @@ class Links:
 
     Attributes:
         absent: why a page is absent, one line each.
+        experiments: the pages of all experiments in MLflow, by name, the newest first.
     """
 
     tensorboard: str | None
     mlflow: str | None
     absent: tuple[str, ...] = ()
+    experiments: Mapping[str, str] = field(default_factory=dict)
 
 
 @contextmanager
-def servers(folder: Path) -> Iterator[Links]:
+def servers(folder: Path, tracking_uri: str | None = None) -> Iterator[Links]:
     """Serve the logs in ``folder`` until the block is left, which ends both processes.
 
     Args:
-        folder: with ``runs`` (TensorBoard's) or ``mlflow.db``, or both.
+        folder: with event files (TensorBoard's), in ``runs`` or elsewhere, or ``mlflow.db``.
+        tracking_uri: of MLflow, instead of ``mlflow.db``: a server that runs, or a database.
 
     Raises:
         ValueError: neither holds a run, or ``mlflow.db`` is not a database of MLflow.
         RuntimeError: a server does not start; the message is its last line.
     """
     runs, store = folder / "runs", folder / "mlflow.db"
-    no_board, no_tracker = _without_events(runs), _without_runs(store)
+    if not runs.is_dir() and folder.is_dir() and any(folder.rglob("*tfevents*")):
+        runs = folder
+    no_board = _without_events(runs)
+    no_tracker = "" if tracking_uri else _without_runs(store)
     if no_board and no_tracker:
-        raise ValueError(f"{no_board}; {no_tracker}: pass the --out of a boxscore demo")
+        raise ValueError(
+            f"{no_board}; {no_tracker}: pass the log_dir of a training, the --out of a boxscore "
+            "demo, or --tracking-uri"
+        )
+    uri = tracking_uri or ("" if no_tracker else store_uri(folder))
     started: list[subprocess.Popen[bytes]] = []
     board = tracker = None
     with sigterm_raises(), tempfile.TemporaryFile() as errors:
@@ -67,15 +77,16 @@ def servers(folder: Path) -> Iterator[Links]:
                 samples = f"scalars={ALL_POINTS}"
                 arguments = ["--logdir", str(runs), "--samples_per_plugin", samples]
                 board = _start("tensorboard.main", arguments, started, errors)
-            if not no_tracker:
-                arguments = ["server", "--backend-store-uri", store_uri(folder)]
+            if uri and not uri.startswith("http"):
+                arguments = ["server", "--backend-store-uri", uri]
                 artifacts = str(store.resolve().parent / "mlartifacts")
                 arguments += ["--artifacts-destination", artifacts, "--workers", "1"]
                 tracker = _start("mlflow", arguments, started, errors)
             for address, process in zip(filter(None, (board, tracker)), started, strict=True):
                 _wait(address, process, errors)
-            charts = None if tracker is None else tracker + _chart_view(store_uri(folder))
-            yield Links(board, charts, tuple(filter(None, (no_board, no_tracker))))
+            pages = _charts(uri, tracker or f"{uri.rstrip('/')}/") if uri else {}
+            absent = tuple(filter(None, (no_board, no_tracker)))
+            yield Links(board, next(iter(pages.values()), None), absent, pages)
         finally:
             for process in started:
                 _stop(process)
@@ -143,13 +154,16 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
             continue
 
 
-def _chart_view(uri: str) -> str:
-    """The part of a link that opens the newest experiment's charts, past MLflow's start page."""
+def _charts(uri: str, address: str) -> dict[str, str]:
+    """Links that open the experiments' charts past MLflow's start page, by name, newest first."""
     from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
 
     from boxscore.loggers.mlflow_view import view_fragment
 
-    client = MlflowClient(uri)
-    experiments = client.search_experiments(order_by=["last_update_time DESC"])
-    newest = next((e.experiment_id for e in experiments if e.name != "Default"), "0")
-    return view_fragment(newest)
+    try:
+        found = MlflowClient(uri).search_experiments(order_by=["last_update_time DESC"])
+    except MlflowException as error:
+        raise RuntimeError(f"no answer from {address}: {error}") from None
+    named = {e.name: address + view_fragment(e.experiment_id) for e in found}
+    return {name: link for name, link in named.items() if name != "Default"} or named

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice, repeat
 from pathlib import Path
@@ -42,7 +42,7 @@ class Plan:
     algorithm: str | None = None
     backbone: str | None = None
     input_size: int = 128
-    steps: int = 240
+    steps: int = 120
     batch_size: int = 8
     data: Path | None = None
     out: Path = Path("boxscore-demo")
@@ -60,6 +60,15 @@ class Plan:
         if algorithm not in offered:
             raise ValueError(f"--algorithm {algorithm}: {self.task} offers {', '.join(offered)}")
         return algorithm
+
+    def models(self) -> list[Plan]:
+        """Plans of two models that compare, or of the one that is named."""
+        if self.algorithm or self.backbone:
+            return [self]
+        algorithms = list(ALGORITHMS[self.task])[:2]
+        if len(algorithms) == 2:
+            return [replace(self, algorithm=algorithm) for algorithm in algorithms]
+        return [replace(self, backbone=backbone) for backbone in ("resnet18", "resnet34")]
 
     @property
     def is_semantic(self) -> bool:
@@ -116,8 +125,8 @@ def demo(plan: Plan, console: Console) -> LoopCallback:
     return score
 
 
-def report(score: LoopCallback, plan: Plan, console: Console) -> bool:
-    """Print the final losses and metrics, and the command that shows the curves.
+def report(score: LoopCallback, console: Console) -> bool:
+    """Print the final losses and metrics.
 
     Returns:
         whether a metric of the test set was measured.
@@ -136,8 +145,23 @@ def report(score: LoopCallback, plan: Plan, console: Console) -> bool:
             values = (score.latest[name], score.best.get(name, math.nan))
             table.add_row(name, *("" if math.isnan(v) else f"{v:.4f}" for v in values))
     console.print(table)
-    console.print(f"See the curves: [bold]boxscore view {plan.out}[/bold]", soft_wrap=True)
     return any(name in score.latest for name in metrics)
+
+
+def what_to_look_at(plans: Sequence[Plan]) -> str:
+    """The command that shows the curves, and what they show first."""
+    metric = {"detection": "box_AP", "instance-segmentation": "mask_AP"}
+    name = metric.get(plans[0].task, "IoU")
+    lines = [f"See the curves: [bold]boxscore view {plans[0].out}[/bold]"]
+    if len(plans) > 1:
+        models = " and ".join(plan.backbone or plan.trained for plan in plans)
+        same = plans[0].trained == plans[1].trained
+        losses = "so do their losses" if same else "their losses are in charts apart"
+        lines.append(
+            f"Look first at {name}: {models} were measured on one test set, so that it shares a "
+            f"chart; {losses}. Then at the pictures, which are of the same images."
+        )
+    return "\n".join(lines)
 
 
 def majority_remark(run: Any) -> str:

@@ -224,6 +224,24 @@ def test_a_folder_without_logs_is_an_error(
 
 
 @pytest.mark.slow
+def test_any_log_folder_and_any_store_are_shown(logged: Path, tmp_path: Path) -> None:
+    """Event files without a folder ``runs``, and several experiments of a database elsewhere."""
+    (tmp_path / "logs").symlink_to(logged / "runs" / "bccd")
+    uri = f"sqlite:///{tmp_path / 'else.db'}"
+    shutil.copy(logged / "mlflow.db", tmp_path / "else.db")
+    MlflowClient(uri).create_experiment("another")
+    with servers(tmp_path / "logs", uri) as found:
+        assert found.tensorboard is not None
+        with urllib.request.urlopen(f"{found.tensorboard}data/runs", timeout=20) as answer:
+            assert json.load(answer)
+        assert found.absent == ()
+        assert list(found.experiments) == ["another", "bccd"]
+        assert found.mlflow == found.experiments["another"]
+        with servers(tmp_path / "logs", found.mlflow.partition("#")[0]) as again:
+            assert list(again.experiments) == ["another", "bccd"]  # of a server that runs
+
+
+@pytest.mark.slow
 def test_the_tracker_without_logs_is_told(logged: Path, tmp_path: Path) -> None:
     (tmp_path / "runs").symlink_to(logged / "runs")
     with servers(tmp_path) as found:

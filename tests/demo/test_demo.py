@@ -1,5 +1,6 @@
 """The demo trains for real; here for a few steps."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from mlflow import MlflowClient
 from rich.console import Console
 
 from boxscore.catalogue import Task
-from boxscore.demo import Plan, demo, majority_remark, report
+from boxscore.demo import Plan, demo, majority_remark, report, what_to_look_at
 from boxscore.demo.models import ALGORITHMS
 from boxscore.demo.shapes import CLASSES, Shapes, scene
 from tests.shared_data import SHARED
@@ -32,7 +33,7 @@ def few_steps(tmp_path: Path, *, is_terminal: bool = False, **options: Any) -> A
     plan = Plan(**defaults | options)
     console = Console(record=True, width=120, force_terminal=is_terminal)
     score = demo(plan, console)
-    assert report(score, plan, console)
+    assert report(score, console)
     return score, console.export_text()
 
 
@@ -52,6 +53,24 @@ def test_every_algorithm_trains_and_is_measured(tmp_path: Path, task: Task, algo
     assert "total" in shown
     assert f"boxscore view {tmp_path}" in shown
     assert score.run.identity.input_size == "64x64"
+
+
+@pytest.mark.parametrize(
+    ("task", "models", "told"),
+    [
+        ("detection", ["retinanet", "fcos"], "box_AP: retinanet and fcos .* in charts apart"),
+        ("instance-segmentation", ["resnet18", "resnet34"], "mask_AP: .* so do their losses"),
+        ("semantic-segmentation", ["unet", "deeplabv3"], "IoU: unet and deeplabv3"),
+    ],
+)
+def test_two_models_are_trained_unless_one_is_named(
+    task: Task, models: list[str], told: str
+) -> None:
+    plans = Plan(task=task).models()
+    assert [plan.backbone or plan.trained for plan in plans] == models
+    assert re.search(told, what_to_look_at(plans))
+    assert len(Plan(task=task, backbone="resnet18").models()) == 1
+    assert "Look first" not in what_to_look_at(plans[:1])
 
 
 def test_a_file_gets_a_line_for_each_evaluation(tmp_path: Path) -> None:
