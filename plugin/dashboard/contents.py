@@ -166,8 +166,12 @@ class Contents:
         """What the page is laid out by, in plain JSON types."""
         folders = sorted({*self.facts, *(series.folder for series in self.series)})
         names = {series.key.measure for series in self.series}
+        own: dict[str, list[Series]] = {folder: [] for folder in folders}
+        for series in self.series:
+            own[series.folder].append(series)
+        runs = [self._run(folder, own[folder]) for folder in folders]
         return {
-            "runs": sorted(map(self._run, folders), key=lambda r: (r["group"], r["started"] or 0)),
+            "runs": sorted(runs, key=lambda run: (run["group"], run["started"] or 0)),
             "groups": list(self._groups()),
             "sets": list(self._sets()),
             "measures": {name: _measure(name) for name in in_order(names)},
@@ -175,9 +179,8 @@ class Contents:
             "foreign": {"tags": len(self.foreign), "runs": len({run for run, _ in self.foreign})},
         }
 
-    def _run(self, folder: str) -> dict[str, Any]:
+    def _run(self, folder: str, own: list[Series]) -> dict[str, Any]:
         facts = self.facts.get(folder, {})
-        own = [series for series in self.series if series.folder == folder]
         parts = folder.split("/")
         backbone, _, short = parts[-1].rpartition("-")
         group = " ".join(parts[-3:-1])

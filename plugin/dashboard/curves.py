@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from math import isfinite
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-POINTS = 20_000
+POINTS = 8_000
 """Points of one chart, shared by its curves."""
 
-_FEWEST, _MOST = 100, 1_000  # of one curve
+_FEWEST, _MOST = 100, 800  # of one curve
 
 
 def points_per_curve(curves: int) -> int:
@@ -39,7 +40,7 @@ def smooth(values: NDArray[np.float64], weight: float) -> NDArray[np.float64]:
     """
     mean, total, result = 0.0, 0.0, []
     for value in values.tolist():
-        if np.isfinite(value):
+        if isfinite(value):
             mean = mean * weight + value * (1 - weight)
             total = total * weight + (1 - weight)
             result.append(mean / total)

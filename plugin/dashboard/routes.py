@@ -94,14 +94,14 @@ def _curves(source: Source, request: Request) -> dict[str, Any]:
     read = source.read_scalars([tag], _names(source, request.args.getlist("run")))
     curves = {
         name: in_steps(data)
-        for name, of_run in sorted(read.items())
+        for name, of_run in read.items()
         if (data := of_run.get(tag)) and _is_ours(tag, name)
     }
     if not curves:
         raise NotHere(f"tag {tag}")
     points = points_per_curve(len(curves))
     drawn = []
-    for name, (steps, values) in curves.items():
+    for name, (steps, values) in sorted(curves.items(), key=lambda curve: _train_first(curve[0])):
         smoothed = smooth(values, weight) if weight else None
         window = within(steps, first, last)
         shown = sample(values[window], points)
@@ -118,6 +118,11 @@ def _curves(source: Source, request: Request) -> dict[str, Any]:
             }
         )
     return {"curves": drawn}
+
+
+def _train_first(name: str) -> tuple[bool, str]:
+    """Test curves are fewer points, drawn above the others."""
+    return split_of(name)[1] != "train", name
 
 
 def _is_ours(tag: str, name: str) -> bool:

@@ -17,11 +17,20 @@ const inSight = new IntersectionObserver(
   (entries) => {
     for (const entry of entries) entry.target.chart.look(entry.isIntersecting);
   },
-  { rootMargin: "300px" },
+  { rootMargin: "150px" },
 );
 const sized = new ResizeObserver((entries) => {
   for (const entry of entries) entry.target.chart.fit(entry.contentRect.width);
 });
+
+let turn = Promise.resolve();
+
+/** Draw after the charts that came before, so that each is seen as soon as it is there. */
+function inTurn(draw) {
+  const drawn = turn.then(draw);
+  turn = drawn.catch(() => {}).then(() => new Promise((resolve) => setTimeout(resolve)));
+  return drawn;
+}
 
 /** Plotly reads some HTML in its texts: a name shows as it is. */
 function plain(words) {
@@ -103,14 +112,14 @@ export class Chart {
     if (own.length < runs.length) query.run = own;
     if (last !== undefined) Object.assign(query, { first, last });
     const key = JSON.stringify([query, version]);
-    if (key === this.#loaded) return this.#draw();
+    if (key === this.#loaded) return inTurn(() => this.#draw());
     this.#loaded = key;
     this.#abort?.abort();
     this.#abort = new AbortController();
     try {
       const answer = own.length ? await fetchJson("curves", query, this.#abort.signal) : { curves: [] };
       this.#curves = answer.curves;
-      await this.#draw();
+      await inTurn(() => this.#draw());
     } catch (error) {
       if (error.name === "AbortError") return;
       this.#loaded = "";
@@ -141,7 +150,7 @@ export class Chart {
       y: curve.smoothed ?? curve.values,
       name: plain(name),
       mode: isMarked ? "lines+markers" : "lines",
-      line: { ...line, width: 1.8 },
+      line: { ...line, width: isTogether ? 1.8 : 1.2 },
       marker: { size: 4, color: line.color },
       hovertemplate: `${isTogether ? "" : "step %{x}: "}%{y:.5~g}<extra>%{fullData.name}</extra>`,
       meta: { run: curve.run, split: curve.split },
@@ -167,7 +176,7 @@ export class Chart {
       font: { family: "Roboto, system-ui, sans-serif", size: 11, color: cssColour("--ink") },
       hoverlabel: { namelength: -1, bgcolor: cssColour("--card"), font: { size: 11 } },
       xaxis: { ...grid, ...range, title: { text: "step", standoff: 4 }, hoverformat: ",d", exponentformat: "none" },
-      yaxis: { ...grid, type: state.get("scale", "linear"), fixedrange: true, autorange: true },
+      yaxis: { ...grid, type: this.colour === "split" ? state.get("scale", "linear") : "linear", fixedrange: true, autorange: true },
     };
   }
 

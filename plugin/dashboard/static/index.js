@@ -72,7 +72,7 @@ function buildPage() {
 }
 
 function buildControls() {
-  const filter = element("input", { type: "search", placeholder: "filter runs: words of name, dataset, params", ariaLabel: "Filter runs" });
+  const filter = element("input", { type: "search", placeholder: "filter runs: FCOS, learning_rate=0.01 …", ariaLabel: "Filter runs" });
   filter.oninput = () => state.set("filter", filter.value);
   const smoothing = element("input", { type: "range", min: 0, max: 0.99, step: 0.01, ariaLabel: "Smoothing" });
   const weight = element("output");
@@ -85,7 +85,7 @@ function buildControls() {
   const keys = element("span", { className: "remark keys" }, "a chart: drag to zoom, double-click to reset; keys + − ← → 0");
   const controls = element("header", {}, filter, all,
     element("label", { title: "Weight of the past in the moving average" }, "smoothing ", smoothing, weight),
-    element("label", {}, log, "log scale"), element("label", { title: "Look at the log folder every ten seconds" }, live, "live"), keys);
+    element("label", {}, log, "losses on a log scale"), element("label", { title: "Look at the log folder every ten seconds" }, live, "live"), keys);
   const readControls = () => {
     if (filter.value !== state.get("filter")) filter.value = state.get("filter");
     smoothing.value = state.get("smoothing", "0");
@@ -108,7 +108,8 @@ function drawSections(main, opened, sections, context) {
     const { details, update } = opened.get(section.id);
     if (main.children[index] !== details) main.insertBefore(details, main.children[index] ?? null);
     details.open = state.get(`closed.${section.id}`) === "";
-    if (details.open) update({ data: section.data, ...context });
+    details.hidden = !section.data.runs.some((id) => context.shown.has(id));
+    if (details.open && !details.hidden) update({ data: section.data, ...context });
   });
 }
 
@@ -126,6 +127,6 @@ function remarks({ runs, groups, sets, foreign }) {
   if (!runs.length && !foreign.tags) said.push("This log folder is empty. The page fills when a training that boxscore watches begins.");
   else if (!runs.length) said.push("No training in this log folder was watched by boxscore.");
   else if (!groups.length && !sets.length) said.push("These runs have no points yet.");
-  if (foreign.tags) said.push(`${foreign.tags} tags of ${foreign.runs} runs have no names of boxscore's; they are shown in the other tabs.`);
+  if (foreign.tags) said.push(`Curves that boxscore did not name are left to the other tabs: ${foreign.tags} in ${foreign.runs} of TensorBoard's runs.`);
   return said.join(" ");
 }

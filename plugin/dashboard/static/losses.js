@@ -53,6 +53,6 @@ function legendOf(runs) {
   const named = runs.length > 1 ? runs : [];
   const shown = named.slice(0, 6).map((run) => element("span", {}, lineSample(ink, run.dash), text(run.label)));
   const more = named.length > 6 ? [element("span", {}, `and ${named.length - 6} more, told apart by hover`)] : [];
-  const scale = state.get("scale") === "log" ? [element("span", {}, "logarithmic")] : [];
+  const scale = state.get("scale") === "log" ? [element("span", {}, "log scale")] : [];
   return [...splits, ...shown, ...more, ...scale];
 }

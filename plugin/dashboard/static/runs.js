@@ -78,7 +78,7 @@ function row(run, hidden, others) {
   only.onclick = () => state.set("off", others.filter((id) => id !== run.id).sort().join(","));
   const lines = [lineSample(cssColour("--ink"), run.dash), swatch(run)];
   const label = element("label", { title }, box, ...lines, text(run.label, { title }));
-  if (run.last_step === null) label.append(element("span", { className: "remark" }, " no points yet"));
+  if (run.last_step === null) label.append(element("span", { className: "remark" }, "no points yet"));
   return element("div", { className: "run" }, label, only);
 }
 
