@@ -17,7 +17,7 @@ WsgiApp = Callable[[Mapping[str, Any], Callable[..., Any]], Iterable[bytes]]
 _PAGE = "/static/index.js"
 
 
-class BoxscorePlugin(base_plugin.TBPlugin):
+class BoxscorePlugin(base_plugin.TBPlugin):  # type: ignore[misc]
     """Losses by group, metrics by evaluated set, out of TensorBoard's data provider.
 
     Args:
@@ -58,7 +58,7 @@ def _failure(reason: str) -> WsgiApp:
     page = f"export function render() {{ document.body.textContent = {json.dumps(text)}; }}"
     headers = [("Content-Type", "text/javascript"), ("X-Content-Type-Options", "nosniff")]
 
-    def app(environ: Mapping[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def app(_: Mapping[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         start_response("200 OK", headers)
         return [page.encode()]
 

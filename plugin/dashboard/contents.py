@@ -1,4 +1,4 @@
-"""Which runs, groups and evaluated sets a log folder holds, as TensorBoard's data provider has it."""
+"""Runs, groups and evaluated sets of a log folder, as TensorBoard's data provider has them."""
 
 from __future__ import annotations
 

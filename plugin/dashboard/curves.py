@@ -62,9 +62,7 @@ def sample(values: NDArray[np.float64], points: int) -> NDArray[np.int64]:
     return np.array(sorted(kept))
 
 
-def within(
-    steps: NDArray[np.int64], first: float | None, last: float | None
-) -> slice:
+def within(steps: NDArray[np.int64], first: float | None, last: float | None) -> slice:
     """The steps from ``first`` to ``last``, and one more on either side so that lines go on."""
     start = 0 if first is None else max(int(np.searchsorted(steps, first)) - 1, 0)
     end = None if last is None else int(np.searchsorted(steps, last, "right")) + 1

@@ -6,7 +6,6 @@ import gzip
 import importlib.metadata
 import importlib.util
 import json
-import mimetypes
 from collections.abc import Callable, Mapping
 from functools import cache, partial
 from math import isfinite
@@ -56,19 +55,20 @@ def _get(answer: Callable[[Request], Response]) -> Any:
     @Request.application
     def app(request: Request) -> Response:
         if request.method != "GET":
-            return _text(request, "GET only", 405, [("Allow", "GET")])
+            return _respond(request, "GET only", "text/plain", code=405, headers=[("Allow", "GET")])
         try:
             return answer(request)
         except NotHere as error:
-            return _text(request, f"not here: {error}", 404)
+            return _respond(request, f"not here: {error}", "text/plain", code=404)
         except ValueError as error:
-            return _text(request, str(error), 400)
+            return _respond(request, str(error), "text/plain", code=400)
 
     return app
 
 
-def _text(request: Request, text: str, code: int, headers: Any = None) -> Response:
-    return http_util.Respond(request, text, "text/plain", code=code, headers=headers)
+def _respond(request: Request, content: str | bytes, kind: str, **more: Any) -> Response:
+    response: Response = http_util.Respond(request, content, kind, **more)
+    return response
 
 
 def _json(
@@ -77,7 +77,7 @@ def _json(
     environ = request.environ
     source = Source(provider, plugin_util.context(environ), plugin_util.experiment_id(environ))
     content = json.dumps(answer(source, request), separators=(",", ":"), allow_nan=False)
-    return http_util.Respond(request, content, "application/json")
+    return _respond(request, content, "application/json")
 
 
 def _curves(source: Source, request: Request) -> dict[str, Any]:
@@ -183,14 +183,14 @@ def _static(request: Request) -> Response:
     name = request.path.rpartition("/static/")[2]
     if name not in _STATIC:
         raise NotHere(name)
-    kind = _SCRIPT if name.endswith(".js") else mimetypes.guess_type(name)[0]
-    return http_util.Respond(request, _STATIC[name].read_bytes(), kind)
+    kind = _SCRIPT if name.endswith(".js") else "text/css"
+    return _respond(request, _STATIC[name].read_bytes(), kind)
 
 
 def _plotly(request: Request) -> Response:
     """plotly.js, as the package plotly has it; the browser keeps it for a day."""
     packed = _packed_plotly()
-    return http_util.Respond(request, packed, _SCRIPT, content_encoding="gzip", expires=_DAY)
+    return _respond(request, packed, _SCRIPT, content_encoding="gzip", expires=_DAY)
 
 
 @cache
