@@ -1,0 +1,205 @@
+"""The tab's routes: its page, and what a log folder holds, as JSON. They answer GET alone."""
+
+from __future__ import annotations
+
+import gzip
+import importlib.metadata
+import importlib.util
+import json
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tensorboard import plugin_util
+from tensorboard.backend import http_util
+from tensorboard.data.provider import DataProvider
+from werkzeug.wrappers import Request, Response
+
+from boxscore import keys
+
+from . import tables
+from .contents import Contents, Source, run_id, split_of
+from .curves import in_steps, numbers, points_per_curve, sample, smooth, within
+
+_STATIC = {path.name: path for path in (Path(__file__).parent / "static").iterdir()}
+_SCRIPT = "text/javascript"
+_DAY = 24 * 3600
+
+
+class NotHere(Exception):
+    """No such run, tag, set or file."""
+
+
+def apps(provider: DataProvider | None) -> Mapping[str, Any]:
+    """The WSGI application of each route.
+
+    Raises:
+        ValueError: TensorBoard was started without its data provider.
+    """
+    if provider is None:
+        raise ValueError("TensorBoard has no data provider: start it without --generic_data=false")
+    answers: Mapping[str, Callable[[Source, Request], Any]] = {
+        "/overview": lambda source, _: Contents.of(source).overview(),
+        "/curves": _curves,
+        "/leaderboard": _leaderboard,
+        "/classes": _classes,
+    }
+    data = {route: _get(partial(_json, provider, answer)) for route, answer in answers.items()}
+    return {**data, "/static/*": _get(_static), "/plotly.js": _get(_plotly)}
+
+
+def _get(answer: Callable[[Request], Response]) -> Any:
+    @Request.application
+    def app(request: Request) -> Response:
+        if request.method != "GET":
+            return _respond(request, "GET only", "text/plain", code=405, headers=[("Allow", "GET")])
+        try:
+            return answer(request)
+        except NotHere as error:
+            return _respond(request, f"not here: {error}", "text/plain", code=404)
+        except ValueError as error:
+            return _respond(request, str(error), "text/plain", code=400)
+
+    return app
+
+
+def _respond(request: Request, content: str | bytes, kind: str, **more: Any) -> Response:
+    response: Response = http_util.Respond(request, content, kind, **more)
+    return response
+
+
+def _json(
+    provider: DataProvider, answer: Callable[[Source, Request], Any], request: Request
+) -> Response:
+    environ = request.environ
+    source = Source(provider, plugin_util.context(environ), plugin_util.experiment_id(environ))
+    content = json.dumps(answer(source, request), separators=(",", ":"), allow_nan=False)
+    return _respond(request, content, "application/json")
+
+
+def _curves(source: Source, request: Request) -> dict[str, Any]:
+    """The curves of one chart.
+
+    Of the query, ``tag`` is TensorBoard's; ``run`` names trainings, by default all; ``first`` and
+    ``last`` bound the steps; ``smoothing`` is the weight of the past, in [0, 1).
+    """
+    tag = _argument(request, "tag")
+    first, last = _number(request, "first"), _number(request, "last")
+    weight = _number(request, "smoothing") or 0.0
+    if not 0 <= weight < 1:
+        raise ValueError(f"smoothing: {weight} is not in [0, 1)")
+    read = source.read_scalars([tag], _names(source, request.args.getlist("run")))
+    curves = {
+        name: in_steps(data)
+        for name, of_run in read.items()
+        if (data := of_run.get(tag)) and _is_ours(tag, name)
+    }
+    if not curves:
+        raise NotHere(f"tag {tag}")
+    points = points_per_curve(len(curves))
+    drawn = []
+    for name, (steps, values) in sorted(curves.items(), key=lambda curve: _train_first(curve[0])):
+        smoothed = smooth(values, weight) if weight else None
+        window = within(steps, first, last)
+        shown = sample(values[window], points)
+        folder, split = split_of(name)
+        lost = np.flatnonzero(~np.isfinite(values))
+        drawn.append(
+            {
+                "run": run_id(folder),
+                "split": split,
+                "steps": steps[window][shown].tolist(),
+                "values": numbers(values[window][shown]),
+                "smoothed": None if smoothed is None else numbers(smoothed[window][shown]),
+                "first_nan": int(steps[lost[0]]) if len(lost) else None,
+            }
+        )
+    return {"curves": drawn}
+
+
+def _train_first(name: str) -> tuple[bool, str]:
+    """Test curves are fewer points, drawn above the others."""
+    return split_of(name)[1] != "train", name
+
+
+def _is_ours(tag: str, name: str) -> bool:
+    try:
+        keys.parse(keys.key_of_tag(tag, split_of(name)[1]))
+    except ValueError:
+        return False
+    return True
+
+
+def _names(source: Source, ids: list[str]) -> list[str] | None:
+    """TensorBoard's runs of trainings; None for all."""
+    if not ids:
+        return None
+    names: dict[str, list[str]] = {}
+    for run in source.runs():
+        names.setdefault(run_id(split_of(run.run_name)[0]), []).append(run.run_name)
+    if unknown := [one for one in ids if one not in names]:
+        raise NotHere(f"run {', '.join(unknown)}")
+    return [name for one in ids for name in names[one]]
+
+
+def _leaderboard(source: Source, request: Request) -> dict[str, Any]:
+    evaluated_set, by = _argument(request, "set"), _argument(request, "by")
+    series = Contents.of(source).of_set(evaluated_set)
+    if not any(one.key.measure == by for one in series):
+        raise NotHere(f"{by} of set {evaluated_set}")
+    return {"rows": tables.leaderboard(source, series, by)}
+
+
+def _classes(source: Source, request: Request) -> dict[str, Any]:
+    evaluated_set, measure = _argument(request, "set"), _argument(request, "measure")
+    series = Contents.of(source).of_set(evaluated_set, "per class")
+    if not any(one.key.measure == measure for one in series):
+        raise NotHere(f"{measure} per class of set {evaluated_set}")
+    return tables.classes(source, series, measure)
+
+
+def _argument(request: Request, name: str) -> str:
+    value: str | None = request.args.get(name)
+    if not value:
+        raise ValueError(f"{name} is missing: …?{name}=…")
+    return value
+
+
+def _number(request: Request, name: str) -> float | None:
+    text = request.args.get(name)
+    if text is None:
+        return None
+    value = float(text)
+    if not isfinite(value):
+        raise ValueError(f"{name}: {text} is not finite")
+    return value
+
+
+def _static(request: Request) -> Response:
+    """A file of the page, by its bare name."""
+    name = request.path.rpartition("/static/")[2]
+    if name not in _STATIC:
+        raise NotHere(name)
+    kind = _SCRIPT if name.endswith(".js") else "text/css"
+    return _respond(request, _STATIC[name].read_bytes(), kind)
+
+
+def _plotly(request: Request) -> Response:
+    """plotly.js, as the package plotly has it; the browser keeps it for a day."""
+    packed = _packed_plotly()
+    return _respond(request, packed, _SCRIPT, content_encoding="gzip", expires=_DAY)
+
+
+@cache
+def _packed_plotly() -> bytes:
+    found = importlib.util.find_spec("plotly")
+    if found is None or found.origin is None:
+        raise NotHere("the package plotly: pip install plotly")
+    path = Path(found.origin).parent / "package_data" / "plotly.min.js"
+    if not path.is_file():
+        version = importlib.metadata.version("plotly")
+        raise NotHere(f"plotly.min.js in plotly {version}: pip install --force-reinstall plotly")
+    return gzip.compress(path.read_bytes(), 6, mtime=0)
