@@ -20,10 +20,10 @@ from boxscore.logger import Status
 from boxscore.losses.parts import criterion_parts
 from boxscore.warn import Warnings
 
+from .artifacts import Artifacts, history_of
 from .evaluator import Evaluator
 from .hooks import Hook
 from .options import NEW, Keywords, Options
-from .pictured import Pictures
 from .progress import AT_ONCE, Progress
 
 
@@ -97,6 +97,8 @@ class CallbackBase:
         options, loaders = self.options, splits(facts.loaders)
         first = next(iter(loaders.values()), None)
         self._model, self._facts = model, facts
+        loggers = options.destinations() if is_logged else ()
+        history = history_of(loggers)
         run = Run(
             options.identity or inferred(model, facts.size),
             task=options.task or facts.task or task_of(model, None),
@@ -109,7 +111,7 @@ class CallbackBase:
                 model=network(model),
                 background=options.predict is None and is_torchvision_detector(model),
             ),
-            loggers=options.destinations() if is_logged else (),
+            loggers=[*loggers, *([] if history is None else [history])],
             log_every=options.log_every,
             optimizer=optimizer,
             experiment=options.experiment,
@@ -131,8 +133,8 @@ class CallbackBase:
             lines.append(f"ignore_index={facts.ignore_index}, as in the criterion")
         for line in lines if distributed.rank() == 0 else ():
             print(f"boxscore: {line}", file=sys.stderr)
-        self._pictures = Pictures(run, self.reader, options.pictures)
-        evaluator = Evaluator(run, self.reader, self.progress, self._pictures)
+        self._artifacts = Artifacts(run, self.reader, options.pictures, history)
+        evaluator = Evaluator(run, self.reader, self.progress, self._artifacts)
         if is_logged:
             self._resume(run, evaluator)
         evaluator.train_loader = facts.train_loader
@@ -219,7 +221,7 @@ class CallbackBase:
                 status = status if status == "FAILED" else ended(error)
                 raise
             finally:
-                self._pictures.close()
+                self._artifacts.close(status)
                 self.run.close(status)
 
     def _final_evaluation(self) -> Status:

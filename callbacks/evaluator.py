@@ -23,7 +23,7 @@ from boxscore.evaluation import Evaluation, Results
 from boxscore.identity.wrappers import unwrapped
 from boxscore.keys import further_split
 
-from .pictured import Pictures
+from .artifacts import Artifacts
 from .progress import Progress
 
 COSTLY, LONG_ENOUGH = 0.2, 60.0
@@ -43,10 +43,10 @@ class Evaluator:
     """
 
     def __init__(
-        self, run: Run, reader: BatchReader, progress: Progress, pictures: Pictures
+        self, run: Run, reader: BatchReader, progress: Progress, artifacts: Artifacts
     ) -> None:
         self._run, self._reader, self._progress = run, reader, progress
-        self._pictures = pictures
+        self._artifacts = artifacts
         self.loaders: dict[str, Any] = {}
         self.train_loader: Any = None
         self.predict: Predict | None = None
@@ -81,7 +81,7 @@ class Evaluator:
         self.is_evaluating = True
         self._failures.pop(split, None)
         self._open[split] = self._run.new_evaluation(split, step=step)
-        self._pictures.begin(self._open[split])
+        self._artifacts.begin(self._open[split])
         self._together = len(self._open)
         self._left[split] = own_images(loader)
         self._sources[split] = loader
@@ -162,7 +162,7 @@ class Evaluator:
             )
             return {}
         evaluation = self._open[split] = self._run.new_evaluation(split)
-        self._pictures.begin(evaluation)
+        self._artifacts.begin(evaluation)
         self._box_sums = []
         values: dict[str, float] = {}
         self._failures.pop(split, None)
@@ -247,7 +247,7 @@ class Evaluator:
             self._fail(split, error)
             evaluation.skip(predictions, targets, losses)
         else:
-            self._pictures.take(evaluation, batch, predictions, targets)
+            self._artifacts.take(evaluation, batch, predictions, targets)
 
     def scalars(self, losses: Any) -> dict[str, Any]:
         """``losses`` by name, less what is no number, which is warned of."""
@@ -285,7 +285,7 @@ class Evaluator:
                 "put image_id into the targets",
             )
         values = self._run.record_results(results, split, step=evaluation.step)
-        self._pictures.finish(results, evaluation)
+        self._artifacts.finish(results, evaluation)
         self._warn_of_leak()
         self._warn_of_cost(results.seconds)
         return values

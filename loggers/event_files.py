@@ -110,7 +110,7 @@ def last_steps_in(folder: Path) -> dict[str, int]:
     """
     steps: dict[str, int] = {}
     for file in folder.glob("*/*tfevents*"):
-        for event in _events(file):
+        for event in events(file):
             for value in event.summary.value:
                 if value.HasField("simple_value"):
                     key = key_of_tag(value.tag, file.parent.name)
@@ -118,7 +118,7 @@ def last_steps_in(folder: Path) -> dict[str, int]:
     return steps
 
 
-def _events(file: Path) -> Iterator[Any]:
+def events(file: Path) -> Iterator[Any]:
     """The events in ``file``, up to a record that a crash tore off."""
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from tensorboard.compat.proto.event_pb2 import Event

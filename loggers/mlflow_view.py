@@ -146,6 +146,7 @@ def _state(keys: Sequence[Key], collapsed: Iterable[str], pictures_at: int) -> d
         sections.append(_section(scope, columns=1))
         pictured = sorted((spell(p) for p in keys if p.scope == scope), key=_is_worst)
         charts.append(_pictures(scope, pictured[:_PICTURES], pictures_at))
+        charts += [_pictures(scope, [key], 0, deleted=True) for key in pictured]  # as with losses
     sections += [_section(scope, display=False) for scope in collapsed]
     return {
         "searchFilter": "",
@@ -256,15 +257,17 @@ def _is_worst(key: str) -> tuple[bool, str]:
     return "/worst " in key, key
 
 
-def _pictures(section: str, keys: Sequence[str], step: int) -> dict[str, Any]:
+def _pictures(
+    section: str, keys: Sequence[str], step: int, *, deleted: bool = False
+) -> dict[str, Any]:
     """A table of images, with a column for each run and a slider over steps."""
     return {
-        "uuid": _id(f"{section}/pictures"),
+        "uuid": _id(f"{section}/{'' if deleted else 'pictures '}{keys[0]}"),
         "type": "IMAGE",
         "runsCountToCompare": 10,
         "metricSectionId": _id(section),
-        "deleted": False,
-        "isGenerated": False,
+        "deleted": deleted,
+        "isGenerated": deleted,
         "imageKeys": list(keys),
         "step": step,
     }

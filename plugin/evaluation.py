@@ -14,7 +14,7 @@ from . import distributed, keys
 from .catalogue import CATALOGUE
 from .losses.window import WeightedSums
 from .metric import Metric, TaskMetric
-from .records import Point
+from .records import File, Point
 
 if TYPE_CHECKING:
     from .catalogue import Task
@@ -71,6 +71,7 @@ class Results:
         counts: objects or pixels of ground truth by class name.
         best_f1: the confidence of the best F1 of boxes, or else masks, at IoU 0.5, and this F1,
             precision and recall, by class name; of all classes together under ``""``.
+        curves: as `TaskMetric.curve_table`, empty where a batch could not be measured.
         fingerprint: twelve hex digits, ``""`` where a batch could not be measured.
         contents: content digests by image id, empty where images have no ids.
         batch_size: of the largest batch.
@@ -84,6 +85,7 @@ class Results:
     per_class: dict[str, dict[str, float]]
     counts: dict[str, int]
     best_f1: dict[str, dict[str, float]]
+    curves: dict[str, Any]
     fingerprint: str
     contents: Mapping[str, str]
     batch_size: int
@@ -109,6 +111,7 @@ class Results:
             per_class=per_class,
             counts=first.counts() if is_measured else {},
             best_f1=_best_f1(first) if is_measured else {},
+            curves=_curves(first) if is_measured else {},
             fingerprint=first.evaluated.digest(first.protocol) if is_measured else "",
             contents=first.evaluated.contents,
             batch_size=whole.batch_size,
@@ -133,10 +136,18 @@ class Results:
             ]
         return points
 
-    def write_table(self, path: Path) -> Path:
-        """Write every class with every metric to ``path``, as JSON columns and rows."""
+    def write_tables(self, folder: Path, split: str, step: int) -> list[File]:
+        """Write every class with every metric, as JSON columns and rows, and the curves."""
+        written = []
+        for name, table in (("per_class", self._class_table()), ("curves", self.curves)):
+            path = folder / f"{name}-{split}-{step}.json"
+            path.write_text(json.dumps(table), encoding="utf-8")
+            written.append(File(f"{name}/{split}.json", str(path), step, split))
+        return written
+
+    def _class_table(self) -> dict[str, Any]:
         every = {
-            name: row | {f"best_F1_{n}": v for n, v in self.best_f1.get(name, {}).items()}
+            name: row | {_column(n): v for n, v in self.best_f1.get(name, {}).items()}
             for name, row in self.per_class.items()
         }
         names = list(dict.fromkeys(name for row in every.values() for name in row))
@@ -144,9 +155,7 @@ class Results:
             [name, self.counts.get(name), *(row.get(column) for column in names)]
             for name, row in every.items()
         ]
-        table = {"columns": ["class", "ground_truth", *names], "data": rows}
-        path.write_text(json.dumps(table), encoding="utf-8")
-        return path
+        return {"columns": ["class", "ground_truth", *names], "data": rows}
 
 
 class Evaluation:
@@ -276,6 +285,14 @@ class Evaluation:
                 if weighs:
                     self.share.losses.add(name, _number(value) * weighs, weighs)
         self._losses.clear()
+
+
+def _column(name: str) -> str:
+    return "best_F1" if name == "F1" else f"best_F1_{name}"
+
+
+def _curves(metric: TaskMetric) -> dict[str, Any]:
+    return metric.curve_table() if hasattr(metric, "curve_table") else {}
 
 
 def _best_f1(metric: TaskMetric) -> dict[str, dict[str, float]]:

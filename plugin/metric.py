@@ -71,6 +71,14 @@ class TaskMetric(Metric, Protocol):
     def counts(self) -> dict[str, int]:
         """How many objects, or pixels, of ground truth each class has, by class name."""
 
+    def curve_table(self) -> dict[str, Any]:
+        """Precision over recall and the confusion matrix, in JSON's types.
+
+        ``note``: how they were measured; ``classes``: ``name``, ``recall`` and ``precision`` of
+        each class with ground truth, of all together under ``""``; ``names`` and ``confusion``:
+        counts by true class, in rows, and predicted class.
+        """
+
     def save(self, path: Path) -> None:
         """Write the state as ``.npz``, readable with ``allow_pickle=False``."""
 
@@ -82,13 +90,13 @@ MetricFactory = Callable[[Mapping[int, str], int | None], Metric]
 def _boxes(names: Mapping[int, str], _: int | None) -> TaskMetric:
     from .detection import DetectionMetrics
 
-    return DetectionMetrics(names)
+    return DetectionMetrics(names, confusion=True)
 
 
 def _boxes_and_masks(names: Mapping[int, str], _: int | None) -> TaskMetric:
     from .detection import DetectionMetrics
 
-    return DetectionMetrics(names, masks=True)
+    return DetectionMetrics(names, masks=True, confusion=True)
 
 
 def _pixels(names: Mapping[int, str], ignore_index: int | None) -> TaskMetric:

@@ -24,7 +24,7 @@ from .losses.objective import Objective, first_nan
 from .losses.train_window import TrainWindow
 from .losses.window import WeightedSums, Window
 from .metric import NO_CLASS, Classes, Measures, TaskMetric, class_names
-from .records import File, Item, Point, Tag
+from .records import Item, Point, Tag
 from .schedule import Every
 from .subject import Subject
 from .warn import OnError, Warnings
@@ -276,8 +276,7 @@ class Run:
         items = [*self._new_tags(**tags), *points]
         if distributed.rank() == 0 and not self._is_over:
             self._files = self._files or tempfile.mkdtemp(prefix="boxscore-")
-            path = results.write_table(Path(self._files, f"{split}-{step}.json"))
-            items.append(File(f"per_class/{split}.json", str(path), step, split))
+            items += results.write_tables(Path(self._files), split, step)
         return items
 
     # items

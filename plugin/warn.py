@@ -37,13 +37,13 @@ class Warnings:
             raise ValueError(f"on_error: {on_error!r} is neither 'warn' nor 'raise'")
         self.on_error = on_error
         self.counts: Counter[str] = Counter()
-        self._seen: set[str] = set()
+        self._texts: dict[str, str] = {}
 
     def warn_once(self, kind: str, text: str) -> None:
         """Log ``text``, unless a text of this ``kind`` was logged before."""
-        if kind not in self._seen:
-            self._seen.add(kind)
-            LOG.warning("boxscore: %s", " ".join(text.split()))
+        if kind not in self._texts:
+            self._texts[kind] = " ".join(text.split())
+            LOG.warning("boxscore: %s", self._texts[kind])
 
     def count_error(self, kind: str, error: BaseException | str) -> None:
         """Log the first ``error`` of this ``kind``; count the others."""
@@ -61,6 +61,11 @@ class Warnings:
     def catch(self, kind: str) -> _Catch:
         """A context in which an `Exception` is counted and suppressed, or with ``raise`` raised."""
         return _Catch(self, kind)
+
+    @property
+    def texts(self) -> list[str]:
+        """What was logged, in its order."""
+        return list(self._texts.values())
 
     def report(self) -> None:
         """Log the errors that occurred more than once, with their counts."""

@@ -124,6 +124,21 @@ def demo(**options: object) -> None:
 
 
 @main.command()
+@click.argument("run", metavar="RUN|DIR")
+@click.option("--tracking-uri", help="MLflow's, of a RUN.  [default: MLflow's own]")
+@click.option("--html", type=ExpandedPath(dir_okay=False, path_type=Path), help="The file.")
+def report(run: str, tracking_uri: str | None, html: Path | None) -> None:
+    """Write a run as one HTML file: curves, figures, classes, pictures.
+
+    RUN is the id of a run in MLflow, DIR a folder with its event files.
+    """
+    with one_line():
+        from .report import write_report
+
+        click.echo(write_report(run, tracking_uri, html))
+
+
+@main.command()
 @click.argument("folder", type=FOLDER, default="boxscore-demo")
 @click.option("--tracking-uri", help="MLflow's, instead of FOLDER/mlflow.db.")
 @click.option("--open", "opens", is_flag=True, help="Open both pages in the browser.")

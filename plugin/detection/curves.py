@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
@@ -12,7 +13,13 @@ from .coco_summary import RECALL_POINTS, Arrays, Ranking, count_truths
 from .match_table import DETECTION, MatchTable
 from .matching import IOU_THRESHOLDS, Bools, Floats, Indices
 
+if TYPE_CHECKING:
+    from .confusion import Confusion
+
 T = TypeVar("T")
+
+MOST_CLASSES = 100
+"""Of a table of curves and of a confusion matrix in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +77,34 @@ def curves(arrays: Arrays, names: Sequence[str], iou: float) -> PerClass[Curve]:
         return PerClass(None, {})
     means = precision[:, defined].mean(axis=1), scores[:, defined].mean(axis=1)
     return PerClass(Curve(RECALL_POINTS, *means), per_class)
+
+
+def curve_table(
+    found: PerClass[Curve], matrix: Confusion | None, confidence: float, kind: str
+) -> dict[str, Any]:
+    """`boxscore.metric.TaskMetric.curve_table`, to four digits.
+
+    Args:
+        found: at IoU 0.5.
+        matrix: None leaves it out.
+        confidence: of the detections in the matrix, at least.
+        kind: ``"box"`` or ``"mask"``.
+    """
+    note = f"{kind} at IoU 0.5, as COCO interpolates it"
+    named = ({"": found.overall} if found.overall else {}) | dict(
+        islice(found.per_class.items(), MOST_CLASSES)
+    )
+    table: dict[str, Any] = {
+        "classes": [
+            {"name": name}
+            | {axis: getattr(curve, axis).round(4).tolist() for axis in ("recall", "precision")}
+            for name, curve in named.items()
+        ]
+    }
+    if matrix is not None and len(matrix.names) <= MOST_CLASSES:
+        note += f"; the matrix is at confidence {confidence:.4f}, that of the best F1"
+        table |= {"names": list(matrix.names), "confusion": matrix.at(confidence).tolist()}
+    return table | {"note": note}
 
 
 def best_f1s(

@@ -30,7 +30,7 @@ from boxscore.warn import Warnings
 from .batch import Reader
 from .coco_summary import Arrays, Ranking, accumulate, rank, summarize, summarize_per_class
 from .confusion import Confusion
-from .curves import BestF1, Curve, PerClass, best_f1s, curves
+from .curves import BestF1, Curve, PerClass, best_f1s, curve_table, curves
 from .image_errors import image_errors
 from .inputs import Dicts, image_name, read_ids
 from .masks import Patches
@@ -263,6 +263,13 @@ class DetectionMetrics:
         """
         kind = self._kind(kind)
         return best_f1s(*self._ranked(), kind, list(self._names.values()), iou)
+
+    def curve_table(self) -> dict[str, Any]:
+        """The curves at IoU 0.5, and the confusion matrix at the confidence of the best F1."""
+        best = self.best_f1().overall
+        confidence = 0.5 if best is None else best.confidence
+        matrix = self.confusion_matrix() if self._confusion else None
+        return curve_table(self.curves(), matrix, confidence, self.kinds[0])
 
     def confusion_matrix(self) -> Confusion:
         """Objects by true and predicted class, for any confidence.

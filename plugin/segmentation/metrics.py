@@ -226,6 +226,23 @@ class SegmentationMetrics:
             if not np.isnan(recall[label, 0])
         }
 
+    def curve_table(self) -> dict[str, Any]:
+        """The pixel curves at about a hundred of the thresholds, and the confusion matrix."""
+        classes = []
+        for name, (precision, recall) in self.curves().items():
+            known = np.flatnonzero(~np.isnan(precision))
+            kept = known[np.linspace(0, len(known) - 1, min(len(known), 101)).astype(int)]
+            points = {"recall": recall[kept], "precision": precision[kept]}
+            classes.append({"name": name} | {n: v.round(4).tolist() for n, v in points.items()})
+        counts = self.confusion_matrix(normalised=False).tolist()
+        note = "pixels, one class against the rest"
+        return {
+            "note": note,
+            "classes": classes,
+            "names": list(self.classes.values()),
+            "confusion": counts,
+        }
+
     def confusion_matrix(self, *, normalised: bool = True) -> NDArray[Any]:
         """Pixels (C, C) of the row's class that are predicted as the column's class.
 

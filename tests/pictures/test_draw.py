@@ -109,6 +109,7 @@ def test_a_label_map_has_the_colours_of_its_classes_and_what_counts_nowhere_is_d
     sample = capture.sample_of_maps("7", 0.0, GREY, target=target, logits=logits, ignore_index=255)
     height, width = sample.image.shape[:2]
     for labels in (sample.truth, sample.prediction):
+        assert isinstance(labels, np.ndarray)
         assert labels[height // 2, width // 4] == 0
         assert labels[height // 2, 3 * width // 4] == 1
     sheet = np.asarray(draw(sample, {0: "ground", 1: "cell"}))

@@ -90,3 +90,31 @@ def test_their_folder_goes_with_the_run(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert pictures(steps=3).sizes
     assert list(tmp_path.iterdir()) == []
+
+
+class Tracker:
+    """Keeps what files it is given."""
+
+    def __init__(self) -> None:
+        self.files: dict[tuple[str, int], str] = {}
+
+    def open(self, start: Any) -> None:
+        pass
+
+    def log(self, items: Any) -> None:
+        for item in items:
+            if isinstance(item, File) and item.name == "report.html":
+                self.files[item.name, item.step] = Path(item.path).read_text("utf-8")
+
+    def close(self, status: str = "FINISHED") -> None:
+        pass
+
+
+def test_a_tracker_gets_the_report_at_the_first_evaluation_and_at_the_end() -> None:
+    tracker = Tracker()
+    train(loggers=[tracker], steps=8)
+    assert [step for _, step in tracker.files] == [3, 8]
+    first, last = tracker.files.values()
+    assert '"status":"RUNNING"' in first
+    assert '"status":"FINISHED"' in last
+    assert last.count("data:image/webp") == 6  # the images of the set

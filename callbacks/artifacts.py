@@ -1,34 +1,65 @@
-"""Chooses the images of an evaluation that are drawn, and hands them to the thread that draws."""
+"""The pictures of an evaluation, and the report of a run."""
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from boxscore import Run, distributed
 from boxscore.evaluation import Evaluation, Results
 from boxscore.fingerprint import identifier
 from boxscore.keys import pictures_scope
-from boxscore.pictures import DrawingThread, Samples, counts_of
+from boxscore.logger import Logger, Status
+from boxscore.pictures import DrawingThread, Samples, counts_of, drawn
+from boxscore.records import File
 
 from .reading.batches import BatchReader, ids_of
 
+if TYPE_CHECKING:
+    from boxscore.dashboard.history import History
+    from boxscore.pictures.drawing import Work
 
-class Pictures:
-    """The pictures of a run's evaluations. An error of theirs costs pictures only.
+
+REPORT, REPORT_EVERY = "report.html", 300.0
+"""The report's name among the run's artifacts, and the seconds after which it is renewed."""
+
+
+def history_of(loggers: Sequence[Logger]) -> History | None:
+    """What keeps a run's points for its report; None where all ``loggers`` are in memory."""
+    if all(getattr(logger, "in_memory", False) for logger in loggers):
+        return None
+    from boxscore.dashboard.history import History
+
+    return History()
+
+
+class Artifacts:
+    """Chooses images, and has them drawn and the report written on a thread of their own.
+
+    An error costs pictures or the report only.
 
     Args:
         run: logs them.
         reader: gives an image of a batch.
         pictures: as the option of this name.
+        history: is logged to by the run; None for no report.
     """
 
     def __init__(
-        self, run: Run, reader: BatchReader, pictures: bool | int | tuple[int, int] = False
+        self,
+        run: Run,
+        reader: BatchReader,
+        pictures: bool | int | tuple[int, int],
+        history: History | None,
     ) -> None:
-        self._run, self._reader = run, reader
+        self._run, self._reader, self._history = run, reader, history
         self._counts = counts_of(pictures)
-        self._thread = DrawingThread(run.log, run.warnings)
+        self._thread = DrawingThread(run.warnings)
+        self._reported = -math.inf
 
     def begin(self, evaluation: Evaluation) -> None:
         """Choose images of ``evaluation``, unless it is of the train split."""
@@ -84,21 +115,47 @@ class Pictures:
         )
 
     def finish(self, results: Results, evaluation: Evaluation) -> None:
-        """Draw what was chosen of ``evaluation``, which was recorded."""
-        samples, split = evaluation.share.samples, evaluation.split
-        fingerprint = self._run.tagged(f"fingerprint.{split}")
-        if samples is None or not fingerprint or distributed.rank() or not results.metrics:
+        """Draw what was chosen of ``evaluation``, which was recorded, and renew the report."""
+        if distributed.rank() or evaluation.split == "train":
             return
-        best = results.best_f1.get("")
-        self._thread.submit(
-            samples,
-            pictures_scope(self._run.dataset, split, fingerprint),
-            self._run.names,
-            confidence=0.5 if best is None else best["confidence"],
-            step=evaluation.step,
-            split=split,
-        )
+        work = self._pictures(results, evaluation)
+        if self._history is not None and time.monotonic() - self._reported > REPORT_EVERY:
+            self._reported = time.monotonic()
+            work.append(self._report)
+        if work:
+            self._thread.submit(partial(_in_turn, work), evaluation.step)
 
-    def close(self) -> None:
-        """Wait for the pictures in progress."""
+    def _pictures(self, results: Results, evaluation: Evaluation) -> list[Work]:
+        samples, split, step = evaluation.share.samples, evaluation.split, evaluation.step
+        fingerprint = self._run.tagged(f"fingerprint.{split}")
+        if samples is None or not fingerprint or not results.metrics:
+            return []
+        best = results.best_f1.get("")
+        confidence = 0.5 if best is None else best["confidence"]
+        scope = pictures_scope(self._run.dataset, split, fingerprint)
+
+        def work(folder: Path) -> None:
+            files = drawn(samples, scope, self._run.names, confidence, folder)
+            self._run.log([File(name, str(path), step, split) for name, path in files])
+
+        return [work]
+
+    def _report(self, folder: Path) -> None:
+        from boxscore.dashboard.report import report
+
+        assert self._history is not None
+        path = folder / REPORT
+        path.write_text(report(self._history, self._run.warnings.texts), encoding="utf-8")
+        self._run.log([File(REPORT, str(path), self._run.step)])
+
+    def close(self, status: Status | None) -> None:
+        """Write the last report, of a run that ends with ``status``, and wait for the thread."""
+        if self._history is not None and self._history.series and not distributed.rank():
+            self._history.status = status or "FINISHED"
+            self._thread.submit(self._report, self._run.step)
         self._thread.close()
+
+
+def _in_turn(works: Sequence[Work], folder: Path) -> None:
+    for work in works:
+        work(folder)
