@@ -121,7 +121,7 @@ class Artifacts:
         work = self._pictures(results, evaluation)
         if self._history is not None and time.monotonic() - self._reported > REPORT_EVERY:
             self._reported = time.monotonic()
-            work.append(self._report)
+            work.append(partial(self._report, evaluation.step))
         if work:
             self._thread.submit(partial(_in_turn, work), evaluation.step)
 
@@ -140,19 +140,20 @@ class Artifacts:
 
         return [work]
 
-    def _report(self, folder: Path) -> None:
+    def _report(self, step: int, folder: Path) -> None:
         from boxscore.dashboard.report import report
 
         assert self._history is not None
         path = folder / REPORT
         path.write_text(report(self._history, self._run.warnings.texts), encoding="utf-8")
-        self._run.log([File(REPORT, str(path), self._run.step)])
+        self._run.log([File(REPORT, str(path), step)])
 
     def close(self, status: Status | None) -> None:
         """Write the last report, of a run that ends with ``status``, and wait for the thread."""
         if self._history is not None and self._history.series and not distributed.rank():
             self._history.status = status or "FINISHED"
-            self._thread.submit(self._report, self._run.step)
+            step = self._run.step
+            self._thread.submit(partial(self._report, step), step)
         self._thread.close()
 
 
