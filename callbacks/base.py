@@ -97,7 +97,7 @@ class CallbackBase:
         first = next(iter(loaders.values()), None)
         self._model, self._facts = model, facts
         run = Run(
-            options.identity or inferred(model, facts.size),
+            options.identity or facts.identity or inferred(model, facts.size),
             task=options.task or facts.task or task_of(model, None),
             dataset=options.dataset
             or facts.dataset
