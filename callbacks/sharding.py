@@ -36,10 +36,32 @@ def random_numbers_kept(*loaders: Any) -> Iterator[None]:
             generator.set_state(state)
 
 
-def _generators(loader: Any) -> list[torch.Generator]:
+def _generators(loader: Any) -> list[Any]:
     owners = (loader, getattr(loader, "sampler", None))
     found = [getattr(owner, "generator", None) for owner in owners]
-    return [generator for generator in found if isinstance(generator, torch.Generator)]
+    own = [generator for generator in found if isinstance(generator, torch.Generator)]
+    return [*own, *_of_transforms(getattr(loader, "dataset", None))]
+
+
+def _of_transforms(data: Any) -> list[np.random.RandomState]:
+    """The generators of MONAI's transforms, in a data set or one around it."""
+    found: dict[int, np.random.RandomState] = {}
+    seen: set[int] = set()
+    pending = [] if isinstance(data, list | tuple) else [data]
+    while pending:
+        value = pending.pop()
+        if value is None or id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, list | tuple):
+            pending += value
+            continue
+        if isinstance(state := getattr(value, "R", None), np.random.RandomState):
+            found[id(state)] = state
+            pending += vars(value).values()
+        names = ("dataset", "datasets", "transform", "transforms")
+        pending += (getattr(value, name, None) for name in names)
+    return list(found.values())
 
 
 Share = Iterator[tuple[Any, list[str] | None, int | None]]
@@ -141,7 +163,8 @@ def _batch_size(loader: Any) -> int:
 def _is_shared(loader: Any) -> bool:
     """Whether the loader gives each process other images."""
     samplers = (getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None))
-    return any(hasattr(s, "num_replicas") or hasattr(s, "num_processes") for s in samplers)
+    names = ("num_replicas", "num_processes", "world_size")
+    return any(hasattr(sampler, name) for sampler in samplers for name in names)
 
 
 def own_images(loader: Any) -> int | None:
@@ -155,6 +178,9 @@ def own_images(loader: Any) -> int | None:
     if hasattr(sampler, "num_replicas"):  # torch's DistributedSampler
         images = length(getattr(sampler, "dataset", None))
         return len(range(sampler.rank, images, sampler.num_replicas)) or (0 if images else None)
+    if getattr(sampler, "round_up", False):  # MMEngine's DefaultSampler
+        images = length(sampler.dataset)
+        return len(range(sampler.rank, images, sampler.world_size)) or (0 if images else None)
     if hasattr(batches, "num_processes") and batches.batch_size:  # Accelerate's BatchSamplerShard
         images = length(getattr(batches.batch_sampler, "sampler", None))
         batch_size, rank = batches.batch_size, batches.process_index

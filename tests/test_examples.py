@@ -79,3 +79,16 @@ def test_with_a_trainer(
     assert "example/" in shown.splitlines()[-1]  # the best checkpoint
     assert (tmp_path / "example" / "mlflow.db").exists()
     assert [*(tmp_path / "example" / "runs").rglob("test/events*")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "saved"), [("monai_ignite", "*.pt"), ("mmengine_runner", "*.pth")]
+)
+def test_with_engines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, saved: str
+) -> None:
+    load(name).main(steps=2, log_every=1, evaluate_every=1)
+    assert "'IoU'" in capsys.readouterr().out
+    assert [*(tmp_path / "example" / "runs").rglob("test/events*")]
+    assert [*(tmp_path / "example").glob(saved)]
