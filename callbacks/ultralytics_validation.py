@@ -56,6 +56,17 @@ class Reader(BatchReader):
         """The images, a tensor (N, 3, H, W)."""
         return batch["img"]
 
+    def image(self, batch: Any, place: int) -> tuple[Any, tuple[int, int]]:
+        """One image of a validation batch without its letterbox, and the original's size."""
+        image, (height, width) = batch["img"][place], batch["ori_shape"][place]
+        if (ratios := batch.get("ratio_pad")) is None:
+            return image, (int(height), int(width))
+        gain, (left, top) = ratios[place]
+        down, across = gain if isinstance(gain, tuple | list) else (gain, gain)
+        y, x = round(top - 0.1), round(left - 0.1)
+        shown = image[..., y : y + round(height * down), x : x + round(width * across)]
+        return shown, (int(height), int(width))
+
     def targets(self, batch: Any) -> Any:  # noqa: ARG002
         """None: in training they are those of augmented images."""
         return None

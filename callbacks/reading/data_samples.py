@@ -23,6 +23,17 @@ class SampleReader(BatchReader):
             return super().targets(batch)
         return [ids(sample) for sample in batch["data_samples"]]
 
+    def image(self, batch: Any, place: int) -> tuple[Any, tuple[int, int]]:
+        """One image without padding, and the original's size; bytes are OpenCV's, blue first."""
+        if not isinstance(batch, Mapping) or batch.get("data_samples") is None:
+            return super().image(batch, place)
+        image, facts = batch["inputs"][place], batch["data_samples"][place].metainfo
+        height, width = facts.get("img_shape", image.shape[-2:])[:2]
+        original = facts.get("ori_shape", (height, width))[:2]
+        if image.dtype == torch.uint8 and len(image) == 3:
+            image = image.flip(0)
+        return image[..., :height, :width], (int(original[0]), int(original[1]))
+
 
 def ids(sample: Any) -> dict[str, Any]:
     """The entry ``image_id``, of a sample that has one."""

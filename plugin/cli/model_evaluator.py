@@ -5,31 +5,35 @@ from __future__ import annotations
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from mlflow.models.evaluation import EvaluationResult, ModelEvaluator
 
-from boxscore.catalogue import TASKS
+from boxscore.catalogue import TASKS, Task
 from boxscore.evaluation import Evaluation, Results
 from boxscore.fingerprint import identifier
 from boxscore.keys import FACT, pictures_scope
 from boxscore.loggers import MLflowLogger
 from boxscore.metric import NO_CLASS, Measures, class_names
-from boxscore.pictures import Samples, counts_of, drawn
+from boxscore.pictures import Samples, capture, counts_of, drawn
 from boxscore.records import File, Item, RunStart, Tag
 from boxscore.warn import Warnings
 
+Names = Mapping[int, str]
 
-class BoxscoreEvaluator(ModelEvaluator):  # type: ignore[misc]
+
+class BoxscoreEvaluator(ModelEvaluator):
     """Measures a data frame with a row for each image, and logs to MLflow's run.
 
     The columns that ``targets=`` and ``predictions=`` name hold, for ``model_type="detection"`` and
     ``"instance-segmentation"``, dicts as `boxscore.detection.DetectionMetrics` takes them; for
     ``"semantic-segmentation"`` label maps (H, W) and logits (C, H, W). A column ``image_id`` names
-    the images; a column ``image``, of arrays (3, H, W) or (H, W, 3), is needed for pictures. Instead
-    of ``predictions=``, ``model=`` may be a function of the data frame without the targets.
+    the images; a column ``image``, of arrays (3, H, W) or (H, W, 3), is needed for pictures.
+    Instead of ``predictions=``, ``model=`` may be a function of the data frame without targets.
 
     ``evaluator_config`` takes ``classes`` (names by label, required), ``dataset`` (its name, by
     default MLflow's), ``ignore_index`` (255) and ``pictures`` (True, a number, or a pair as the
@@ -49,7 +53,7 @@ class BoxscoreEvaluator(ModelEvaluator):  # type: ignore[misc]
     def evaluate(
         self,
         *,
-        model_type: str,
+        model_type: Task,
         dataset: Any,
         run_id: str,
         evaluator_config: Mapping[str, Any],
@@ -77,90 +81,74 @@ class BoxscoreEvaluator(ModelEvaluator):  # type: ignore[misc]
             config["classes"], without=() if model_type.startswith("semantic") else NO_CLASS
         )
         index = config.get("ignore_index", 255)
-        evaluation = Measures(model_type, names, index, Warnings()).evaluation("test", 0)  # type: ignore[arg-type]
-        evaluation.share.samples = Samples(*counts_of(config.get("pictures", True)))
-        _measure(evaluation, frame, targets, list(predictions), semantic="semantic" in model_type)
+        evaluation = Measures(model_type, names, index, Warnings()).evaluation("test", 0)
+        samples = Samples(*counts_of(config.get("pictures", True)))
+        _measure(evaluation, samples, frame, targets, list(predictions))
         results = evaluation.finish()
         assert results is not None
-        self._log(results, evaluation, run_id, name, names, model_type)
-        return EvaluationResult(metrics=results.metrics, artifacts={}, run_id=run_id)
+        facts = {FACT + "task": model_type, FACT + "dataset": name}
+        start = RunStart(uuid.uuid4().hex, name, name, name, facts)
+        self._log(run_id, results, samples, start, names)
+        return EvaluationResult(results.metrics, {}, run_id)  # type: ignore[no-untyped-call]
 
     @staticmethod
     def _log(
-        results: Results,
-        evaluation: Evaluation,
-        run_id: str,
-        name: str,
-        names: Mapping[int, str],
-        task: str,
+        run_id: str, results: Results, samples: Samples, start: RunStart, names: Names
     ) -> None:
-        fingerprint = results.fingerprint
-        facts = {FACT + "task": task, FACT + "dataset": name}
+        name, fingerprint = start.name, results.fingerprint
         items: list[Item] = [
             Tag(f"{FACT}fingerprint.test", fingerprint),
             *results.points(name, "test", fingerprint, 0, per_class=20),
         ]
         logger = MLflowLogger(run=run_id)
-        logger.open(RunStart(uuid.uuid4().hex, name, name, name, facts))
+        logger.open(start)
         with tempfile.TemporaryDirectory() as folder:
             items += results.write_tables(Path(folder), "test", 0)
-            if evaluation.share.samples is not None:
-                best = results.best_f1.get("", {}).get("confidence", 0.5)
-                scope = pictures_scope(name, "test", fingerprint)
-                pictures = drawn(evaluation.share.samples, scope, names, best, Path(folder))
-                items += [File(picture, str(path), 0, "test") for picture, path in pictures]
+            best = results.best_f1.get("", {}).get("confidence", 0.5)
+            scope = pictures_scope(name, "test", fingerprint)
+            pictures = drawn(samples, scope, names, best, Path(folder))
+            items += [File(picture, str(path), 0, "test") for picture, path in pictures]
             logger.log(items)
         logger.close()
 
 
 def _measure(
     evaluation: Evaluation,
+    samples: Samples,
     frame: Any,
     targets: Sequence[Any],
     predictions: Sequence[Any],
-    *,
-    semantic: bool,
 ) -> None:
     """Update ``evaluation`` image by image, and choose pictures where there are images."""
-    import torch
-
-    from boxscore.pictures import capture
-
     columns = getattr(frame, "columns", ())
     ids = list(frame["image_id"]) if "image_id" in columns else [None] * len(targets)
     images = list(frame["image"]) if "image" in columns else []
-    samples = evaluation.share.samples
     for place, (target, prediction) in enumerate(zip(targets, predictions, strict=True)):
+        image_id = ids[place]
+        if image_id is None and isinstance(target, Mapping):
+            image_id = target.get("image_id")
         given: Any = [prediction], [target]
-        if semantic:
+        if not isinstance(target, Mapping):
             given = torch.as_tensor(np.stack([prediction])), torch.as_tensor(np.stack([target]))
-        image_id = ids[place] if ids[place] is not None else _own_id(target)
         evaluation.update(*given, image_ids=None if image_id is None else [image_id])
-        if not images or samples is None:
-            continue
-        name = f"image {place}" if image_id is None else identifier(image_id)
-        image = _channels_first(images[place])
-        if semantic:
-            errors = capture.map_errors(*given, evaluation.ignore_index)
-        else:
-            errors = evaluation.share.task_metric.image_errors()  # type: ignore[attr-defined]
-        if samples.wanted([name], errors):
-            sample = (
-                capture.sample_of_maps(
-                    name, errors[0], image, target=given[1][0], logits=given[0][0],
-                    ignore_index=evaluation.ignore_index,
-                )
-                if semantic
-                else capture.sample_of_objects(
-                    name, errors[0], image, frame=tuple(image.shape[-2:]), target=target,
-                    detection=prediction,
-                )
-            )  # fmt: skip
-            samples.add(sample)
+        if images:
+            name = f"image {place}" if image_id is None else identifier(image_id)
+            _choose(evaluation, samples, name, _channels_first(images[place]), given)
 
 
-def _own_id(target: Any) -> Any:
-    return target.get("image_id") if isinstance(target, Mapping) else None
+def _choose(evaluation: Evaluation, samples: Samples, name: str, image: Any, given: Any) -> None:
+    """Keep an image that was measured last where it belongs to the chosen ones."""
+    (prediction, *_), (target, *_) = given
+    if isinstance(target, Mapping):
+        size = tuple(image.shape[-2:])
+        errors = evaluation.share.task_metric.image_errors()  # type: ignore[attr-defined]
+        make = partial(capture.sample_of_objects, frame=size, target=target, detection=prediction)
+    else:
+        index = evaluation.ignore_index
+        errors = capture.map_errors(given[0], given[1], index)
+        make = partial(capture.sample_of_maps, target=target, logits=prediction, ignore_index=index)
+    if samples.wanted([name], errors):
+        samples.add(make(name, errors[0], image))
 
 
 def _channels_first(image: Any) -> Any:

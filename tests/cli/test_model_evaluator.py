@@ -14,7 +14,8 @@ from boxscore.detection import DetectionMetrics
 from boxscore.keys import parse
 from boxscore.segmentation import SegmentationMetrics
 
-CLASSES = {1: "cat", 2: "dog"}
+pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow imports what is deprecated
+CLASSES: Any = {1: "cat", 2: "dog"}
 
 
 @pytest.fixture(autouse=True)
