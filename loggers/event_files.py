@@ -16,8 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from boxscore.keys import key_of_tag
-from boxscore.logger import Status
-from boxscore.records import File, Point, RunStart, Tag
+from boxscore.records import File, Point, Tag
 
 from .spool import append_atomically
 
@@ -78,38 +77,6 @@ def text(tag: Tag) -> Any:
     from tensorboard.plugins.text.summary_v2 import text_pb
 
     return _event(0, time.time(), text_pb(f"tags/{tag.name}", tag.value).value)
-
-
-def hparams(start: RunStart) -> Any:
-    """An event that puts the run's params into the table of the HPARAMS tab."""
-    from tensorboard.plugins.hparams.summary_v2 import hparams_pb
-
-    params = {name: _number_or_text(value) for name, value in start.params.items()}
-    summary = hparams_pb(params, trial_id=start.id, start_time_secs=start.time)
-    return _event(0, start.time, summary.value)
-
-
-def hparams_end(status: Status) -> Any:
-    """An event that says in the HPARAMS tab how the run ended."""
-    from tensorboard.compat.proto.summary_pb2 import Summary
-    from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
-
-    now = time.time()
-    code = api_pb2.STATUS_SUCCESS if status == "FINISHED" else api_pb2.STATUS_FAILURE
-    end = plugin_data_pb2.SessionEndInfo(status=code, end_time_secs=now)
-    data = plugin_data_pb2.HParamsPluginData(session_end_info=end)
-    shown = metadata.create_summary_metadata(data)
-    value = Summary.Value(
-        tag=metadata.SESSION_END_INFO_TAG, metadata=shown, tensor=metadata.NULL_TENSOR
-    )
-    return _event(0, now, [value])
-
-
-def _number_or_text(value: str) -> float | str:
-    try:
-        return float(value)
-    except ValueError:
-        return value
 
 
 def image(file: File) -> Any:

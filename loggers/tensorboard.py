@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -54,7 +53,6 @@ class TensorBoardLogger:
 
         A process that is forked while another thread imports it could never import it.
         """
-        import tensorboard.plugins.hparams.summary_v2
         import tensorboard.plugins.text.summary_v2
         import tensorboard.summary.writer.record_writer  # noqa: F401
 
@@ -78,8 +76,6 @@ class TensorBoardLogger:
         self._start, self._process = start, os.getpid()
         facts = {**start.params, **start.tags}
         self.log([Tag(name, value) for name, value in facts.items()])
-        if start.params:  # beside the metrics, in the test folder, as the HPARAMS tab has it
-            self._append("test", event_files.record(event_files.hparams(start)))
 
     def log(self, items: Sequence[Item]) -> None:
         """Write ``items``, except identical ones that were written already.
@@ -103,25 +99,19 @@ class TensorBoardLogger:
                 refused += group.values()
                 reasons[str(error)] = None
         for split, written in events.items():
-            self._append(split, b"".join(event for _, event in written))
+            if split not in self._files:
+                folder = self._log_dir / self._start.folder / split
+                self._files[split] = EventFile(folder)
+            self._files[split].append(b"".join(event for _, event in written))
             self._written.update((identity, None) for group, _ in written for identity in group)
         for identity in list(self._written)[: len(self._written) - _REMEMBERED]:
             del self._written[identity]
         if refused:
             raise Refused(refused, "; ".join(reasons))
 
-    def _append(self, split: str, records: bytes) -> None:
-        assert self._start is not None
-        if split not in self._files:
-            self._files[split] = EventFile(self._log_dir / self._start.folder / split)
-        self._files[split].append(records)
-
-    def close(self, status: Status = "FINISHED") -> None:
-        """Write how the run ended, and close the files."""
+    def close(self, status: Status = "FINISHED") -> None:  # noqa: ARG002  # files hold no status
+        """Close the files."""
         if self._process == os.getpid():
-            if self._start is not None and self._start.params:
-                with suppress(OSError):  # a full disk
-                    self._append("test", event_files.record(event_files.hparams_end(status)))
             for file in self._files.values():
                 file.close()
         self._files, self._start = {}, None

@@ -136,6 +136,14 @@ class Results:
             ]
         return points
 
+    def tags(self, split: str) -> dict[str, str]:
+        """What a reader of a test set's figures may need."""
+        found = {"evaluation_batch_size": str(self.batch_size)}
+        if best := self.best_f1.get(""):
+            text = "{F1:.4f} at confidence {confidence:.4f}"
+            found[f"best_F1.{split}"] = text.format_map(best)
+        return found
+
     def write_tables(self, folder: Path, split: str, step: int) -> list[File]:
         """Write every class with every metric, as JSON columns and rows, and the curves."""
         written = []

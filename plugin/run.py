@@ -269,9 +269,7 @@ class Run:
             fingerprint = self._fingerprint
         tags = {f"fingerprint.{split}": fingerprint}
         if split != "train":
-            tags["evaluation_batch_size"] = str(results.batch_size)
-        if best := results.best_f1.get(""):
-            tags[f"best_F1.{split}"] = "{F1:.4f} at confidence {confidence:.4f}".format_map(best)
+            tags |= results.tags(split)
         points = results.points(self.dataset, split, fingerprint, step, per_class=self._per_class)
         items = [*self._new_tags(**tags), *points]
         if distributed.rank() == 0 and not self._is_over:

@@ -17,7 +17,7 @@ import pytest
 from boxscore.log_thread import LogThread
 from boxscore.logger import Refused, Status, Warnings
 from boxscore.loggers import DurableLogger, MemoryLogger, TensorBoardLogger
-from boxscore.loggers.event_files import _events
+from boxscore.loggers.event_files import events
 from boxscore.loggers.spool import Spool
 from boxscore.records import File, Item, Point, RunStart
 
@@ -303,7 +303,7 @@ def test_sigkill_costs_the_last_tenth_of_a_second_at_most(tmp_path: Path) -> Non
 def drawn(folder: Path) -> list[int]:
     """The steps in the event files."""
     (file,) = folder.rglob("events*")
-    return [e.step for e in _events(file) for value in e.summary.value if value.tag == "total"]
+    return [e.step for e in events(file) for value in e.summary.value if value.tag == "total"]
 
 
 def kept(folder: Path) -> list[int]:

@@ -117,8 +117,9 @@ def demo(**options: object) -> None:
         from boxscore.demo import demo as train
 
         plans, console = Plan(**options).models(), Console()  # type: ignore[arg-type]
-        measured = [report(train(plan, console), console) for plan in plans]
-        console.print(what_to_look_at(plans), soft_wrap=True)
+        measured = [report(train(plan, console), plan, console) for plan in plans]
+        if len(plans) > 1 and all(measured):
+            console.print(what_to_look_at(plans), soft_wrap=True)
     if not all(measured):
         raise click.ClickException("no metric of the test set was measured: see the warnings")
 

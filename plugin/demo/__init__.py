@@ -125,8 +125,8 @@ def demo(plan: Plan, console: Console) -> LoopCallback:
     return score
 
 
-def report(score: LoopCallback, console: Console) -> bool:
-    """Print the final losses and metrics.
+def report(score: LoopCallback, plan: Plan, console: Console) -> bool:
+    """Print the final losses and metrics, and the command that shows the curves.
 
     Returns:
         whether a metric of the test set was measured.
@@ -145,23 +145,21 @@ def report(score: LoopCallback, console: Console) -> bool:
             values = (score.latest[name], score.best.get(name, math.nan))
             table.add_row(name, *("" if math.isnan(v) else f"{v:.4f}" for v in values))
     console.print(table)
+    console.print(f"See the curves: [bold]boxscore view {plan.out}[/bold]", soft_wrap=True)
     return any(name in score.latest for name in metrics)
 
 
 def what_to_look_at(plans: Sequence[Plan]) -> str:
-    """The command that shows the curves, and what they show first."""
+    """What the pages show first of two models that were trained."""
     metric = {"detection": "box_AP", "instance-segmentation": "mask_AP"}
     name = metric.get(plans[0].task, "IoU")
-    lines = [f"See the curves: [bold]boxscore view {plans[0].out}[/bold]"]
-    if len(plans) > 1:
-        models = " and ".join(plan.backbone or plan.trained for plan in plans)
-        same = plans[0].trained == plans[1].trained
-        losses = "so do their losses" if same else "their losses are in charts apart"
-        lines.append(
-            f"Look first at {name}: {models} were measured on one test set, so that it shares a "
-            f"chart; {losses}. Then at the pictures, which are of the same images."
-        )
-    return "\n".join(lines)
+    models = " and ".join(plan.backbone or plan.trained for plan in plans)
+    is_one = len({plan.trained for plan in plans}) == 1
+    losses = "so do their losses" if is_one else "their losses are in charts apart"
+    return (
+        f"Look first at {name}: {models} were measured on one test set, so that it shares a chart; "
+        f"{losses}. Then at the pictures, which are of the same images."
+    )
 
 
 def majority_remark(run: Any) -> str:

@@ -104,7 +104,7 @@ def test_params_are_those_read_and_the_users(make: Callable[..., CallbackBase]) 
 
 def test_it_takes_every_keyword(make: Callable[..., CallbackBase], tmp_path: Path) -> None:
     more = {"log_dir": str(tmp_path), "tracking_uri": False, "predict": print, "loggers": None}
-    more |= {"batch": lambda batch: batch, "evaluate_model": nn.Linear(2, 2)}
+    more |= {"batch": lambda batch: batch, "evaluate_model": nn.Linear(2, 2), "pictures": (2, 1)}
     assert {*OPTIONS, *more} == set(Keywords.__annotations__)
     score = make(**OPTIONS | more)
     assert score.options.dataset == "boxes"

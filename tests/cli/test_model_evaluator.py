@@ -85,7 +85,9 @@ def test_the_figures_are_those_of_the_metrics_by_hand(task: str) -> None:
     assert any(name == "pets-test" for name, _ in inputs)
     client = mlflow.MlflowClient()
     images = {item.path for item in client.list_artifacts(run.info.run_id, "images")}
-    assert len({path.partition("+")[0] for path in images}) == (10 if semantic else 8)  # none of the boxes is wrong
+    assert len({path.partition("+")[0] for path in images}) == (
+        10 if semantic else 8
+    )  # none of the boxes is wrong
     assert run.info.status == "FINISHED"
 
 

@@ -22,7 +22,7 @@ from boxscore.loggers import (
     TensorBoardLogger,
     standard,
 )
-from boxscore.loggers.event_files import _events
+from boxscore.loggers.event_files import events as events_of
 from boxscore.records import File, Point, RunStart, Tag
 from tests.disks import full_disk
 
@@ -294,6 +294,6 @@ def test_a_resumed_run_repeats_no_step_of_any_series(
 def files_of(folder: Path) -> list[list[tuple[int, list[str]]]]:
     """Step and tags of each event, by file; a torn file ends early for TensorBoard's reader too."""
     return [
-        [(event.step, [value.tag for value in event.summary.value]) for event in _events(file)]
+        [(event.step, [value.tag for value in event.summary.value]) for event in events_of(file)]
         for file in sorted(folder.glob("events*"))
     ]
