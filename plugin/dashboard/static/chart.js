@@ -152,7 +152,7 @@ export class Chart {
       mode: isMarked ? "lines+markers" : "lines",
       line: { ...line, width: isTogether ? 1.8 : 1.2 },
       marker: { size: 4, color: line.color },
-      hovertemplate: `${isTogether ? "" : "step %{x}: "}%{y:.5~g}<extra>%{fullData.name}</extra>`,
+      hovertemplate: "%{y:.5~g} at step %{x}<extra>%{fullData.name}</extra>",
       meta: { run: curve.run, split: curve.split },
     };
     if (!curve.smoothed) return [main];
@@ -174,8 +174,10 @@ export class Chart {
       paper_bgcolor: "transparent",
       plot_bgcolor: "transparent",
       font: { family: "Roboto, system-ui, sans-serif", size: 11, color: cssColour("--ink") },
+      modebar: { bgcolor: "transparent", color: cssColour("--faint"), activecolor: cssColour("--ink") },
       hoverlabel: { namelength: -1, bgcolor: cssColour("--card"), font: { size: 11 } },
-      xaxis: { ...grid, ...range, title: { text: "step", standoff: 4 }, hoverformat: ",d", exponentformat: "none" },
+      xaxis: { ...grid, ...range, title: { text: "step", standoff: 4 }, hoverformat: "d", exponentformat: "none",
+        unifiedhovertitle: { text: " " } },
       yaxis: { ...grid, type: this.colour === "split" ? state.get("scale", "linear") : "linear", fixedrange: true, autorange: true },
     };
   }

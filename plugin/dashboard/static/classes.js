@@ -61,8 +61,8 @@ function drawClasses({ id, answer, originals, runs, shown, table }) {
       show: (row) => figure(row.values[run.id]),
     })),
   ];
-  const sort = (value) => state.set(`classes.${id}`, value);
+  const sort = (value) => state.set(`classes.${id}`, value, "class");
   const focused = table.contains(document.activeElement) ? document.activeElement.dataset.column : null;
-  table.replaceChildren(sortableTable(columns, rows, state.get(`classes.${id}`), sort));
+  table.replaceChildren(sortableTable(columns, rows, state.get(`classes.${id}`, "class"), sort));
   if (focused) table.querySelector(`button[data-column="${CSS.escape(focused)}"]`)?.focus();
 }
