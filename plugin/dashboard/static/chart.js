@@ -3,7 +3,7 @@
 import { fetchJson, plotly } from "./data.js";
 import { element, measureName } from "./dom.js";
 import * as state from "./state.js";
-import { cssColour, splitColour } from "./theme.js";
+import { cssColour, emphasize, splitColour } from "./theme.js";
 
 const FEW = 8; // curves whose values are shown together under the pointer
 const MARKED = 100; // points of a test curve that are drawn as dots
@@ -44,6 +44,7 @@ export class Chart {
   #isSeen = false;
   #width = 0;
   #abort = null;
+  #listens = false;
 
   /**
    * @param {string} id unique, kept in links
@@ -135,8 +136,7 @@ export class Chart {
       this.#traces(curve, runs.get(curve.run), curves.length <= FEW),
     );
     await drawing.react(this.plot, traces, this.#layout(curves), CONFIG);
-    this.plot.removeAllListeners("plotly_relayout");
-    this.plot.on("plotly_relayout", (change) => this.#zoomed(change));
+    this.#listen();
     this.remark.textContent = this.#remarks(curves, runs);
   }
 
@@ -154,9 +154,10 @@ export class Chart {
       marker: { size: 4, color: line.color },
       hovertemplate: "%{y:.5~g} at step %{x}<extra>%{fullData.name}</extra>",
       meta: { run: curve.run, split: curve.split },
+      uid: `${curve.run}-${curve.split}`,
     };
     if (!curve.smoothed) return [main];
-    const faint = { ...main, y: curve.values, mode: "lines", opacity: 0.25, hoverinfo: "skip" };
+    const faint = { ...main, uid: `${main.uid}-faint`, y: curve.values, mode: "lines", opacity: 0.25, hoverinfo: "skip" };
     delete faint.hovertemplate;
     return [faint, main];
   }
@@ -188,6 +189,14 @@ export class Chart {
       .filter((curve) => curve.first_nan !== null)
       .map((curve) => `${runs.get(curve.run).label} ${curve.split}: not a number from step ${curve.first_nan}.`)
       .join(" ");
+  }
+
+  #listen() {
+    if (this.#listens) return;
+    this.#listens = true;
+    this.plot.on("plotly_relayout", (change) => this.#zoomed(change));
+    this.plot.on("plotly_hover", ({ points }) => points.length === 1 && emphasize(points[0].data.meta.run));
+    this.plot.on("plotly_unhover", () => emphasize(null));
   }
 
   #zoomed(change) {

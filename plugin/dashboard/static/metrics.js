@@ -7,6 +7,7 @@ import { choice, element, figure, measureName, text } from "./dom.js";
 import { swatch } from "./runs.js";
 import * as state from "./state.js";
 import { sortableTable } from "./table.js";
+import { emphasizing } from "./theme.js";
 
 const FIRST = ["box_AP", "mask_AP", "IoU"];
 
@@ -102,5 +103,7 @@ function drawBoard({ id, by, measures, rows, overview, own, shown, board }) {
 
 function runCell(run, several) {
   const name = `${run.group} ${run.label}${several ? ` (${run.dataset})` : ""}`;
-  return element("span", { className: "runcell" }, swatch(run), text(name, { title: run.folder }));
+  return emphasizing(
+    element("span", { className: "runcell" }, swatch(run), text(name, { title: run.folder })), run.id,
+  );
 }

@@ -2,7 +2,7 @@
 
 import { element, text } from "./dom.js";
 import * as state from "./state.js";
-import { lineSample, runDash, runStyle, cssColour } from "./theme.js";
+import { cssColour, emphasizing, lineSample, runDash, runStyle } from "./theme.js";
 
 /** Runs of an overview, with the label and the line that they have everywhere. */
 export function described(overview) {
@@ -79,7 +79,7 @@ function row(run, hidden, others) {
   const lines = [lineSample(cssColour("--ink"), run.dash), swatch(run)];
   const label = element("label", { title }, box, ...lines, text(run.label, { title }));
   if (run.last_step === null) label.append(element("span", { className: "remark" }, "no points yet"));
-  return element("div", { className: "run" }, label, only);
+  return emphasizing(element("div", { className: "run" }, label, only), run.id);
 }
 
 /** The colour of a run in charts of one split. */
