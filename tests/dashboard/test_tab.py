@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from boxscore import Identity
+from boxscore import Identity, Run
+from boxscore.loggers import TensorBoardLogger
 from tests.dashboard.folders import detection, eight
 from tests.servers import free_port, wait_for
 
@@ -29,20 +30,23 @@ FLAGS = [
 ]
 ORANGE, BLUE = "rgb(255, 127, 14)", "rgb(31, 119, 180)"
 GROUPS = ["FCOS 320x320", "FCOS 640x640", "RetinaNet 320x320", "RetinaNet 640x640"]
+TAB = "iframe[src*='plugin_entry.html?name=boxscore']"
 LOADERS = {"fast": "--load_fast=true", "slow": "--load_fast=false"}
 
 # of each chart in sight: its section, measure, and of each curve the run, split and drawn colour
-DRAWN = """() => [...document.querySelectorAll(".plot")].filter((plot) => plot._fullData).map((plot) => ({
-  section: plot.closest("details.section").querySelector("h2").textContent,
-  measure: plot.parentElement.querySelector("figcaption").textContent,
-  bottom: plot.getBoundingClientRect().bottom,
-  curves: plot._fullData.map((trace) => ({
-    ...trace.meta,
-    name: trace.name,
-    dash: trace.line.dash,
-    colour: getComputedStyle(plot.querySelector(`.trace${trace.uid} .js-line`)).stroke,
-  })),
-}))"""
+DRAWN = """() => [...document.querySelectorAll(".plot")]
+  .filter((plot) => plot._fullData)
+  .map((plot) => ({
+    section: plot.closest("details.section").querySelector("h2").textContent,
+    measure: plot.parentElement.querySelector("figcaption").textContent,
+    bottom: plot.getBoundingClientRect().bottom,
+    curves: plot._fullData.map((trace) => ({
+      ...trace.meta,
+      name: trace.name,
+      dash: trace.line.dash,
+      colour: getComputedStyle(plot.querySelector(`.trace${trace.uid} .js-line`)).stroke,
+    })),
+  }))"""
 
 
 @contextmanager
@@ -103,8 +107,9 @@ def show(browser: Any) -> Iterator[Open]:
         page = context.new_page()
         watch(page)
         page.goto(address)
-        page.wait_for_selector("iframe[src*=plugin_entry]", state="attached", timeout=60_000)
-        return next(frame for frame in page.frames if "plugin_entry" in frame.url)
+        frame = page.wait_for_selector(TAB, state="attached", timeout=60_000).content_frame()
+        frame.wait_for_url("**/plugin_entry.html?name=boxscore")
+        return frame
 
     yield opened
     context.close()
@@ -246,6 +251,10 @@ def test_a_link_restores_the_state(address: str, show: Open) -> None:
       .map((plot) => [plot._fullLayout.yaxis.type, ...plot._fullLayout.xaxis.range])"""
     assert ["log", *map(int, re.findall(r"=(\d+)%2C(\d+)", link)[0])] in other.evaluate(axes)
     assert other.page.url == link
+    other.page.get_by_role("tab", name="TIME SERIES").click()
+    other.page.wait_for_url(re.compile("#timeseries"))
+    other.page.get_by_role("tab", name="BOXSCORE").click()
+    other.page.wait_for_url(link)
 
 
 def test_values_are_shown_under_the_pointer(address: str, show: Open) -> None:
@@ -284,6 +293,21 @@ def test_an_empty_folder_fills_when_a_training_begins(tmp_path: Path, show: Open
         drawn = charts(frame, 3)
         assert [chart["measure"] for chart in drawn[:3]] == ["box_AP", "total", "classification"]
         assert not frame.get_by_text("This log folder is empty").is_visible()
+
+
+def test_a_loss_that_is_not_finite_is_told(tmp_path: Path, show: Open) -> None:
+    identity = Identity("FCOS", "320x320", "ResNet-18")
+    classes, values = {1: "RBC"}, [1.0, 0.5, float("nan"), float("nan")]
+    loggers = [TensorBoardLogger(tmp_path)]
+    with Run(
+        identity, task="detection", dataset="bccd", classes=classes, loggers=loggers, log_every=1
+    ) as run:  # fmt: skip
+        for step, value in enumerate(values, 1):
+            run.record({"loss_cls": value}, step=step)
+    with serving(tmp_path) as address:
+        frame = show(f"{address}#boxscore")
+        charts(frame, 1)
+        frame.get_by_text("ResNet-18 train: not finite at step 3.").first.wait_for()
 
 
 def test_names_of_users_are_shown_as_text(tmp_path: Path, show: Open) -> None:

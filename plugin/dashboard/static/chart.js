@@ -1,6 +1,6 @@
 /** A chart of one measure: curves over steps, drawn by Plotly when it comes into sight. */
 
-import { fetchJson, plotly } from "./data.js";
+import { fetchJson, inLine, plotly } from "./data.js";
 import { element, measureName } from "./dom.js";
 import * as state from "./state.js";
 import { cssColour, emphasize, splitColour } from "./theme.js";
@@ -118,14 +118,18 @@ export class Chart {
     this.#abort?.abort();
     this.#abort = new AbortController();
     try {
-      const answer = own.length ? await fetchJson("curves", query, this.#abort.signal) : { curves: [] };
-      this.#curves = answer.curves;
+      this.#curves = own.length ? await this.#fetch(query, this.#abort.signal) : [];
       await inTurn(() => this.#draw());
     } catch (error) {
       if (error.name === "AbortError") return;
       this.#loaded = "";
       this.remark.textContent = error.message;
     }
+  }
+
+  async #fetch(query, signal) {
+    const { curves } = await inLine(() => fetchJson("curves", query, signal));
+    return curves;
   }
 
   async #draw() {
@@ -157,13 +161,15 @@ export class Chart {
       uid: `${curve.run}-${curve.split}`,
     };
     if (!curve.smoothed) return [main];
-    const faint = { ...main, uid: `${main.uid}-faint`, y: curve.values, mode: "lines", opacity: 0.25, hoverinfo: "skip" };
+    const uid = `${main.uid}-faint`;
+    const faint = { ...main, uid, y: curve.values, mode: "lines", opacity: 0.25, hoverinfo: "skip" };
     delete faint.hovertemplate;
     return [faint, main];
   }
 
   #layout(curves) {
     const grid = { gridcolor: cssColour("--line"), zeroline: false, automargin: true };
+    const type = this.colour === "split" ? state.get("scale", "linear") : "linear";
     const [first, last] = this.#zoom;
     const range = last === undefined ? { autorange: true } : { range: [first, last], autorange: false };
     return {
@@ -177,9 +183,15 @@ export class Chart {
       font: { family: "Roboto, system-ui, sans-serif", size: 11, color: cssColour("--ink") },
       modebar: { bgcolor: "transparent", color: cssColour("--faint"), activecolor: cssColour("--ink") },
       hoverlabel: { namelength: -1, bgcolor: cssColour("--card"), font: { size: 11 } },
-      xaxis: { ...grid, ...range, title: { text: "step", standoff: 4 }, hoverformat: "d", exponentformat: "none",
-        unifiedhovertitle: { text: " " } },
-      yaxis: { ...grid, type: this.colour === "split" ? state.get("scale", "linear") : "linear", fixedrange: true, autorange: true },
+      xaxis: {
+        ...grid,
+        ...range,
+        title: { text: "step", standoff: 4 },
+        hoverformat: "d",
+        exponentformat: "none",
+        unifiedhovertitle: { text: " " }, // each curve tells its own step
+      },
+      yaxis: { ...grid, type, fixedrange: true, autorange: true },
     };
   }
 
@@ -187,7 +199,8 @@ export class Chart {
     if (!curves.length) return "No run that is switched on has this measure.";
     return curves
       .filter((curve) => curve.first_nan !== null)
-      .map((curve) => `${runs.get(curve.run).label} ${curve.split}: not a number from step ${curve.first_nan}.`)
+      .map((curve) => [runs.get(curve.run).label, curve.split, curve.first_nan])
+      .map(([label, split, step]) => `${label} ${split}: not finite at step ${step}.`)
       .join(" ");
   }
 

@@ -50,7 +50,9 @@ function setControls(controls, id, measure, measures) {
 function drawClasses({ id, answer, originals, runs, shown, table }) {
   if (!answer) return;
   const own = runs.filter((run) => shown.has(run.id) && run.id in answer.steps);
-  const rows = Object.entries(answer.classes).map(([name, values]) => ({ name: originals[name] ?? name, values }));
+  const rows = Object.entries(answer.classes).map(([name, values]) => {
+    return { name: originals[name] ?? name, values };
+  });
   const columns = [
     { name: "class", head: "class", isText: true, value: (row) => row.name, show: (row) => text(row.name) },
     ...own.map((run) => ({

@@ -49,10 +49,10 @@ export function runList(parent) {
     const hidden = off();
     const found = runs.filter(isFound);
     const groups = Map.groupBy(found, (run) => run.place);
-    parent.replaceChildren(
-      ...[...groups].map(([place, own]) => group(place, own, hidden, runs)),
-      found.length ? "" : element("p", { className: "remark" }, runs.length ? "No run has all these words." : ""),
-    );
+    parent.replaceChildren(...[...groups].map(([place, own]) => group(place, own, hidden, runs)));
+    if (runs.length && !found.length) {
+      parent.append(element("p", { className: "remark" }, "No run has all these words."));
+    }
     if (focused) document.getElementById(focused)?.focus();
   };
 }
