@@ -55,8 +55,8 @@ def serving(folder: Path, *arguments: str) -> Iterator[str]:
     port = free_port()
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder)]
     command += ["--host", "127.0.0.1", "--port", str(port), "--reload_interval", "1", *arguments]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(command, start_new_session=True, **quiet)
+    null = subprocess.DEVNULL
+    process = subprocess.Popen(command, start_new_session=True, stdout=null, stderr=null)
     address = f"http://127.0.0.1:{port}/"
 
     def answers() -> bool:
@@ -93,15 +93,16 @@ Open = Callable[..., Any]
 @pytest.fixture
 def show(browser: Any) -> Iterator[Open]:
     """Open an address; returns the frame of the tab. What goes wrong in it fails the test."""
-    wrong: list[str] = []
+    wrong: list[str | None] = []
     context = browser.new_context(viewport={"width": 1600, "height": 1100})
 
     def watch(page: Any) -> None:
-        page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("dialog", lambda dialog: (wrong.append(dialog.message), dialog.dismiss()))
-        page.on("requestfailed", lambda r: _is_aborted(r) or wrong.append(r.url))
-        page.on("request", lambda r: _is_local(r.url) or wrong.append(r.url))
+        tell = wrong.append
+        page.on("console", lambda message: tell(_error(message)))
+        page.on("pageerror", lambda error: tell(str(error)))
+        page.on("dialog", lambda dialog: tell(dialog.message))
+        page.on("requestfailed", lambda request: tell(_failure(request)))
+        page.on("request", lambda request: tell(_far(request)))
 
     def opened(address: str) -> Any:
         page = context.new_page()
@@ -113,15 +114,22 @@ def show(browser: Any) -> Iterator[Open]:
 
     yield opened
     context.close()
-    assert wrong == []
+    assert [found for found in wrong if found] == []
 
 
-def _is_local(address: str) -> bool:
-    return address.startswith(("http://127.0.0.1:", "data:", "blob:"))
+def _error(message: Any) -> str | None:
+    return str(message.text) if message.type == "error" else None
 
 
-def _is_aborted(request: Any) -> bool:
-    return "ERR_ABORTED" in (request.failure or "")
+def _failure(request: Any) -> str | None:
+    """A request that failed, unless the page itself gave it up."""
+    return None if "ERR_ABORTED" in (request.failure or "") else f"{request.url} failed"
+
+
+def _far(request: Any) -> str | None:
+    """A request that left this machine."""
+    local = request.url.startswith(("http://127.0.0.1:", "data:", "blob:"))
+    return None if local else str(request.url)
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +139,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=LOADERS.values(), ids=LOADERS)
+@pytest.fixture(scope="module", params=list(LOADERS.values()), ids=list(LOADERS))
 def address(logged: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     with serving(logged, request.param) as found:
         yield found

@@ -47,9 +47,16 @@ function setControls(controls, id, measure, measures) {
   );
 }
 
+/** The mean of a run's figures over the classes that it has. */
+function mean(classes, id) {
+  const values = Object.values(classes).map((ofRun) => ofRun[id]).filter(Number.isFinite);
+  return values.reduce((sum, value) => sum + value, 0) / Math.max(values.length, 1);
+}
+
 function drawClasses({ id, answer, originals, runs, shown, table }) {
   if (!answer) return;
   const own = runs.filter((run) => shown.has(run.id) && run.id in answer.steps);
+  own.sort((a, b) => mean(answer.classes, b.id) - mean(answer.classes, a.id)); // the best run first
   const rows = Object.entries(answer.classes).map(([name, values]) => {
     return { name: originals[name] ?? name, values };
   });

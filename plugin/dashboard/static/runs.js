@@ -76,7 +76,9 @@ function row(run, hidden, others) {
   const only = element("button", { className: "only", title: "Show this run alone" }, "only");
   only.setAttribute("aria-label", `Show ${run.label} alone`);
   only.onclick = () => state.set("off", others.filter((id) => id !== run.id).sort().join(","));
-  const lines = [lineSample(cssColour("--ink"), run.dash), swatch(run)];
+  const dash = element("span", { title: "its line in charts of losses" });
+  dash.append(lineSample(cssColour("--ink"), run.dash));
+  const lines = [dash, swatch(run)];
   const label = element("label", { title }, box, ...lines, text(run.label, { title }));
   if (run.last_step === null) label.append(element("span", { className: "remark" }, "no points yet"));
   return emphasizing(element("div", { className: "run" }, label, only), run.id);
@@ -85,7 +87,8 @@ function row(run, hidden, others) {
 /** The colour of a run in charts of one split. */
 export function swatch(run) {
   const { color, dash } = run.style;
-  return element("span", { className: `swatch ${dash}`, style: `--run: ${color}` });
+  const title = "its colour in charts of metrics";
+  return element("span", { className: `swatch ${dash}`, style: `--run: ${color}`, title });
 }
 
 function checkbox(id, checked, onchange) {
