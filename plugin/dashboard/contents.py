@@ -230,13 +230,16 @@ class Contents:
                 found.setdefault(series.key.evaluated_set, []).append(series)
         for evaluated_set, of_set in sorted(found.items()):
             key = of_set[0].key
+            metrics = _tags(of_set, "metric")
+            if not metrics:
+                continue
             by_class = {series.key.measure for series in of_set if series.key.class_name}
             yield {
                 "set": evaluated_set,
                 "dataset": key.dataset,
                 "split": key.split,
                 "fingerprint": key.fingerprint,
-                "metrics": _tags(of_set, "metric"),
+                "metrics": metrics,
                 "per_class": in_order(by_class),
                 **_together(of_set),
             }
