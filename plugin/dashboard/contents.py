@@ -53,7 +53,7 @@ class Source:
         )
 
     def facts(self) -> dict[str, dict[str, str]]:
-        """Tags and params by folder of a training."""
+        """Tags and params by folder of a training that boxscore watched."""
         listed = self._ask(self.provider.list_tensors, "text")
         tags = {tag for of_run in listed.values() for tag in of_run if tag.startswith(_FACT)}
         if not tags:
@@ -68,7 +68,11 @@ class Source:
             for tag, data in of_run.items():
                 if data:
                     facts[tag.removeprefix(_FACT)] = _text(data[-1].numpy)
-        return found
+        return {
+            folder: facts
+            for folder, facts in found.items()
+            if any(name.startswith(keys.FACT) for name in facts)
+        }
 
     def _ask(self, question: Any, plugin: str, **more: Any) -> Mapping[str, Mapping[str, Any]]:
         answer: Mapping[str, Mapping[str, Any]] = question(
@@ -144,7 +148,7 @@ class Contents:
                 except ValueError:
                     found.foreign.append((name, tag))
                     continue
-                last = (listed.max_step, listed.max_wall_time)
+                last = (listed.max_step or 0, listed.max_wall_time or 0.0)
                 found.series.append(Series(folder, name, tag, key, last))
         ours = {series.folder for series in found.series} | set(found.facts)
         for run in source.runs():
@@ -226,13 +230,16 @@ class Contents:
                 found.setdefault(series.key.evaluated_set, []).append(series)
         for evaluated_set, of_set in sorted(found.items()):
             key = of_set[0].key
+            metrics = _tags(of_set, "metric")
+            if not metrics:
+                continue
             by_class = {series.key.measure for series in of_set if series.key.class_name}
             yield {
                 "set": evaluated_set,
                 "dataset": key.dataset,
                 "split": key.split,
                 "fingerprint": key.fingerprint,
-                "metrics": _tags(of_set, "metric"),
+                "metrics": metrics,
                 "per_class": in_order(by_class),
                 **_together(of_set),
             }

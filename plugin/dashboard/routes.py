@@ -24,8 +24,13 @@ from . import tables
 from .contents import Contents, Source, run_id, split_of
 from .curves import in_steps, numbers, points_per_curve, sample, smooth, within
 
-_STATIC = {path.name: path for path in (Path(__file__).parent / "static").iterdir()}
 _SCRIPT = "text/javascript"
+_KINDS = {".js": _SCRIPT, ".css": "text/css"}
+_STATIC = {
+    path.name: path
+    for path in (Path(__file__).parent / "static").iterdir()
+    if path.suffix in _KINDS
+}
 _DAY = 24 * 3600
 
 
@@ -183,8 +188,8 @@ def _static(request: Request) -> Response:
     name = request.path.rpartition("/static/")[2]
     if name not in _STATIC:
         raise NotHere(name)
-    kind = _SCRIPT if name.endswith(".js") else "text/css"
-    return _respond(request, _STATIC[name].read_bytes(), kind)
+    path = _STATIC[name]
+    return _respond(request, path.read_bytes(), _KINDS[path.suffix])
 
 
 def _plotly(request: Request) -> Response:

@@ -182,6 +182,7 @@ def test_a_long_curve_keeps_its_ends_and_extremes(tmp_path: Path) -> None:
         ("static/%2e%2e/routes.py", {}, 404, ""),
         ("static//etc/passwd", {}, 404, ""),
         ("static/", {}, 404, ""),
+        ("static/report.html", {}, 404, ""),
         ("nothing", {}, 404, ""),
     ],
 )

@@ -1,9 +1,9 @@
 /** A chart of one measure: curves over steps, drawn by Plotly when it comes into sight. */
 
-import { fetchJson, plotly } from "./data.js";
+import { fetchJson, inLine, plotly } from "./data.js";
 import { element, measureName } from "./dom.js";
 import * as state from "./state.js";
-import { cssColour, splitColour } from "./theme.js";
+import { cssColour, emphasize, splitColour } from "./theme.js";
 
 const FEW = 8; // curves whose values are shown together under the pointer
 const MARKED = 100; // points of a test curve that are drawn as dots
@@ -44,6 +44,7 @@ export class Chart {
   #isSeen = false;
   #width = 0;
   #abort = null;
+  #listens = false;
 
   /**
    * @param {string} id unique, kept in links
@@ -117,14 +118,18 @@ export class Chart {
     this.#abort?.abort();
     this.#abort = new AbortController();
     try {
-      const answer = own.length ? await fetchJson("curves", query, this.#abort.signal) : { curves: [] };
-      this.#curves = answer.curves;
+      this.#curves = own.length ? await this.#fetch(query, this.#abort.signal) : [];
       await inTurn(() => this.#draw());
     } catch (error) {
       if (error.name === "AbortError") return;
       this.#loaded = "";
       this.remark.textContent = error.message;
     }
+  }
+
+  async #fetch(query, signal) {
+    const { curves } = await inLine(() => fetchJson("curves", query, signal));
+    return curves;
   }
 
   async #draw() {
@@ -135,8 +140,7 @@ export class Chart {
       this.#traces(curve, runs.get(curve.run), curves.length <= FEW),
     );
     await drawing.react(this.plot, traces, this.#layout(curves), CONFIG);
-    this.plot.removeAllListeners("plotly_relayout");
-    this.plot.on("plotly_relayout", (change) => this.#zoomed(change));
+    this.#listen();
     this.remark.textContent = this.#remarks(curves, runs);
   }
 
@@ -152,17 +156,20 @@ export class Chart {
       mode: isMarked ? "lines+markers" : "lines",
       line: { ...line, width: isTogether ? 1.8 : 1.2 },
       marker: { size: 4, color: line.color },
-      hovertemplate: `${isTogether ? "" : "step %{x}: "}%{y:.5~g}<extra>%{fullData.name}</extra>`,
+      hovertemplate: "%{y:.5~g} at step %{x}<extra>%{fullData.name}</extra>",
       meta: { run: curve.run, split: curve.split },
+      uid: `${curve.run}-${curve.split}`,
     };
     if (!curve.smoothed) return [main];
-    const faint = { ...main, y: curve.values, mode: "lines", opacity: 0.25, hoverinfo: "skip" };
+    const uid = `${main.uid}-faint`;
+    const faint = { ...main, uid, y: curve.values, mode: "lines", opacity: 0.25, hoverinfo: "skip" };
     delete faint.hovertemplate;
     return [faint, main];
   }
 
   #layout(curves) {
     const grid = { gridcolor: cssColour("--line"), zeroline: false, automargin: true };
+    const type = this.colour === "split" ? state.get("scale", "linear") : "linear";
     const [first, last] = this.#zoom;
     const range = last === undefined ? { autorange: true } : { range: [first, last], autorange: false };
     return {
@@ -174,9 +181,17 @@ export class Chart {
       paper_bgcolor: "transparent",
       plot_bgcolor: "transparent",
       font: { family: "Roboto, system-ui, sans-serif", size: 11, color: cssColour("--ink") },
+      modebar: { bgcolor: "transparent", color: cssColour("--faint"), activecolor: cssColour("--ink") },
       hoverlabel: { namelength: -1, bgcolor: cssColour("--card"), font: { size: 11 } },
-      xaxis: { ...grid, ...range, title: { text: "step", standoff: 4 }, hoverformat: ",d", exponentformat: "none" },
-      yaxis: { ...grid, type: this.colour === "split" ? state.get("scale", "linear") : "linear", fixedrange: true, autorange: true },
+      xaxis: {
+        ...grid,
+        ...range,
+        title: { text: "step", standoff: 4 },
+        hoverformat: "d",
+        exponentformat: "none",
+        unifiedhovertitle: { text: " " }, // each curve tells its own step
+      },
+      yaxis: { ...grid, type, fixedrange: true, autorange: true },
     };
   }
 
@@ -184,8 +199,17 @@ export class Chart {
     if (!curves.length) return "No run that is switched on has this measure.";
     return curves
       .filter((curve) => curve.first_nan !== null)
-      .map((curve) => `${runs.get(curve.run).label} ${curve.split}: not a number from step ${curve.first_nan}.`)
+      .map((curve) => [runs.get(curve.run).label, curve.split, curve.first_nan])
+      .map(([label, split, step]) => `${label} ${split}: not finite at step ${step}.`)
       .join(" ");
+  }
+
+  #listen() {
+    if (this.#listens) return;
+    this.#listens = true;
+    this.plot.on("plotly_relayout", (change) => this.#zoomed(change));
+    this.plot.on("plotly_hover", ({ points }) => points.length === 1 && emphasize(points[0].data.meta.run));
+    this.plot.on("plotly_unhover", () => emphasize(null));
   }
 
   #zoomed(change) {

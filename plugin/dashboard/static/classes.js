@@ -47,10 +47,19 @@ function setControls(controls, id, measure, measures) {
   );
 }
 
+/** The mean of a run's figures over the classes that it has. */
+function mean(classes, id) {
+  const values = Object.values(classes).map((ofRun) => ofRun[id]).filter(Number.isFinite);
+  return values.reduce((sum, value) => sum + value, 0) / Math.max(values.length, 1);
+}
+
 function drawClasses({ id, answer, originals, runs, shown, table }) {
   if (!answer) return;
   const own = runs.filter((run) => shown.has(run.id) && run.id in answer.steps);
-  const rows = Object.entries(answer.classes).map(([name, values]) => ({ name: originals[name] ?? name, values }));
+  own.sort((a, b) => mean(answer.classes, b.id) - mean(answer.classes, a.id)); // the best run first
+  const rows = Object.entries(answer.classes).map(([name, values]) => {
+    return { name: originals[name] ?? name, values };
+  });
   const columns = [
     { name: "class", head: "class", isText: true, value: (row) => row.name, show: (row) => text(row.name) },
     ...own.map((run) => ({
@@ -61,8 +70,8 @@ function drawClasses({ id, answer, originals, runs, shown, table }) {
       show: (row) => figure(row.values[run.id]),
     })),
   ];
-  const sort = (value) => state.set(`classes.${id}`, value);
+  const sort = (value) => state.set(`classes.${id}`, value, "class");
   const focused = table.contains(document.activeElement) ? document.activeElement.dataset.column : null;
-  table.replaceChildren(sortableTable(columns, rows, state.get(`classes.${id}`), sort));
+  table.replaceChildren(sortableTable(columns, rows, state.get(`classes.${id}`, "class"), sort));
   if (focused) table.querySelector(`button[data-column="${CSS.escape(focused)}"]`)?.focus();
 }

@@ -23,10 +23,14 @@ export async function render() {
   plotly().catch(() => {}); // each chart tells it
   const page = buildPage();
   document.body.append(page.controls, page.body);
-  const draw = () => page.draw();
-  state.listen(draw);
-  follow(draw);
+  page.readControls();
+  state.listen((name) => {
+    if (name === null) page.readControls(); // another link
+    page.draw();
+  });
+  follow(page.draw);
   await page.load();
+  window.addEventListener("resize", state.write); // also when the tab is shown again
   setInterval(() => {
     if (page.isLive() && window.innerHeight && !document.hidden) page.load();
   }, EVERY);
@@ -41,8 +45,6 @@ function buildPage() {
   let overview = null;
 
   const draw = () => {
-    state.write();
-    readControls();
     if (!overview) return;
     const runs = described(overview);
     const shown = shownIds(runs);
@@ -67,33 +69,62 @@ function buildPage() {
   };
 
   const { controls, readControls, isLive } = buildControls();
-  const body = element("div", { className: "page" }, element("aside", { ariaLabel: "Runs" }, list), element("div", { className: "content" }, remark, main));
-  return { controls, body, draw, load, isLive };
+  const aside = element("aside", { ariaLabel: "Runs" }, list);
+  const content = element("div", { className: "content" }, remark, main);
+  const body = element("div", { className: "page" }, aside, content);
+  return { controls, body, draw, load, readControls, isLive };
 }
 
 function buildControls() {
-  const filter = element("input", { type: "search", placeholder: "filter runs: FCOS, learning_rate=0.01 …", ariaLabel: "Filter runs" });
-  filter.oninput = () => state.set("filter", filter.value);
-  const smoothing = element("input", { type: "range", min: 0, max: 0.99, step: 0.01, ariaLabel: "Smoothing" });
+  const filter = element("input", { type: "search", ariaLabel: "Filter runs" });
+  filter.placeholder = "filter runs: FCOS, learning_rate=0.01 …";
+  filter.oninput = inRest(() => state.set("filter", filter.value));
+  const smoothing = element("input", { type: "range", min: 0, max: 0.99, step: 0.01 });
+  smoothing.ariaLabel = "Smoothing";
   const weight = element("output");
-  smoothing.oninput = () => state.set("smoothing", smoothing.value, "0");
+  const smoothe = inRest(() => state.set("smoothing", smoothing.value, "0"));
+  smoothing.oninput = () => {
+    weight.value = Number(smoothing.value).toFixed(2);
+    smoothe();
+  };
   const log = element("input", { type: "checkbox" });
   log.onchange = () => state.set("scale", log.checked ? "log" : "linear", "linear");
   const live = element("input", { type: "checkbox" });
   live.onchange = () => state.set("live", live.checked ? "on" : "off", "on");
-  const all = element("button", { title: "Switch every run on, forget the filter", onclick: () => { state.set("off", ""); state.set("filter", ""); } }, "all runs");
-  const keys = element("span", { className: "remark keys" }, "a chart: drag to zoom, double-click to reset; keys + − ← → 0");
-  const controls = element("header", {}, filter, all,
-    element("label", { title: "Weight of the past in the moving average" }, "smoothing ", smoothing, weight),
-    element("label", {}, log, "losses on a log scale"), element("label", { title: "Look at the log folder every ten seconds" }, live, "live"), keys);
+  const all = element("button", { title: "Switch every run on, forget the filter" }, "all runs");
+  all.onclick = () => {
+    filter.value = "";
+    state.set("off", "");
+    state.set("filter", "");
+  };
+  const keys = "a chart: drag to zoom, double-click to reset; keys + − ← → 0";
+  const controls = element(
+    "header",
+    {},
+    filter,
+    all,
+    element("label", { title: "Weight of the past in a moving average" }, "smoothing ", smoothing, weight),
+    element("label", {}, log, "losses on a log scale"),
+    element("label", { title: "Look at the log folder every ten seconds" }, live, "live"),
+    element("span", { className: "remark keys" }, keys),
+  );
   const readControls = () => {
-    if (filter.value !== state.get("filter")) filter.value = state.get("filter");
+    filter.value = state.get("filter");
     smoothing.value = state.get("smoothing", "0");
     weight.value = Number(smoothing.value).toFixed(2);
     log.checked = state.get("scale", "linear") === "log";
     live.checked = state.get("live", "on") === "on";
   };
   return { controls, readControls, isLive: () => live.checked };
+}
+
+/** `act`, once its last call is 150 ms ago: neither server nor address is asked at each key. */
+function inRest(act) {
+  let waiting;
+  return () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(act, 150);
+  };
 }
 
 function drawSections(main, opened, sections, context) {
@@ -124,9 +155,16 @@ function buildSection({ id, title, remark, open }) {
 
 function remarks({ runs, groups, sets, foreign }) {
   const said = [];
-  if (!runs.length && !foreign.tags) said.push("This log folder is empty. The page fills when a training that boxscore watches begins.");
-  else if (!runs.length) said.push("No training in this log folder was watched by boxscore.");
-  else if (!groups.length && !sets.length) said.push("These runs have no points yet.");
-  if (foreign.tags) said.push(`Curves that boxscore did not name are left to the other tabs: ${foreign.tags} in ${foreign.runs} of TensorBoard's runs.`);
+  if (!runs.length && !foreign.tags) {
+    said.push("This log folder is empty. The page fills when a training that boxscore watches begins.");
+  } else if (!runs.length) {
+    said.push("No training in this log folder was watched by boxscore.");
+  } else if (!groups.length && !sets.length) {
+    said.push("These runs have no points yet.");
+  }
+  if (foreign.tags) {
+    const count = `${foreign.tags} in ${foreign.runs} of TensorBoard's runs`;
+    said.push(`Curves that boxscore did not name are left to the other tabs: ${count}.`);
+  }
   return said.join(" ");
 }

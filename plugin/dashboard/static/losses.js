@@ -5,6 +5,8 @@ import { element, text } from "./dom.js";
 import * as state from "./state.js";
 import { cssColour, lineSample, SPLITS } from "./theme.js";
 
+const NAMED = 6; // runs in the legend: there are as many dashes
+
 /** The sections of an overview. */
 export function sections(overview) {
   const several = new Set(overview.groups.map((group) => group.dataset)).size > 1;
@@ -50,9 +52,11 @@ function legendOf(runs) {
     element("span", {}, lineSample(color, "solid"), split),
   );
   const ink = cssColour("--ink");
-  const named = runs.length > 1 ? runs : [];
-  const shown = named.slice(0, 6).map((run) => element("span", {}, lineSample(ink, run.dash), text(run.label)));
-  const more = named.length > 6 ? [element("span", {}, `and ${named.length - 6} more, told apart by hover`)] : [];
+  const named = runs.length > 1 ? runs.slice(0, NAMED) : [];
+  const shown = named.map((run) => element("span", {}, lineSample(ink, run.dash), text(run.label)));
+  if (runs.length > NAMED) {
+    shown.push(element("span", {}, `and ${runs.length - NAMED} more, told apart by the pointer`));
+  }
   const scale = state.get("scale") === "log" ? [element("span", {}, "log scale")] : [];
-  return [...splits, ...shown, ...more, ...scale];
+  return [...splits, ...shown, ...scale];
 }

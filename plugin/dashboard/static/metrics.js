@@ -7,6 +7,7 @@ import { choice, element, figure, measureName, text } from "./dom.js";
 import { swatch } from "./runs.js";
 import * as state from "./state.js";
 import { sortableTable } from "./table.js";
+import { emphasizing } from "./theme.js";
 
 const FIRST = ["box_AP", "mask_AP", "IoU"];
 
@@ -39,12 +40,13 @@ function open(body, id) {
   return async ({ data, overview, runs, shown }) => {
     const measures = Object.keys(data.metrics);
     const chosen = state.get(`by.${id}`);
-    const by = measures.includes(chosen) ? chosen : (FIRST.find((one) => measures.includes(one)) ?? measures[0]);
+    const by = [chosen, ...FIRST, ...measures].find((one) => measures.includes(one));
     const own = runs.filter((run) => data.runs.includes(run.id));
     const draw = () => drawBoard({ id, by, measures, rows, overview, own, shown, board });
     const definition = `${overview.measures[by].definition} ${overview.measures[by].better} is better.`;
     setControls(controls, id, by, measures);
-    chart.update({ measure: by, definition, tag: data.metrics[by], version: data.version, runs: own, shown });
+    const { metrics, version } = data;
+    chart.update({ measure: by, definition, tag: metrics[by], version, runs: own, shown });
     classes.update({ data, originals: overview.originals, runs: own, shown });
     const key = `${by} ${data.version}`;
     if (key === loaded) return draw();
@@ -65,10 +67,11 @@ function setControls(controls, id, by, measures) {
   if (controls.dataset.key === key) return;
   controls.dataset.key = key;
   const focused = [...controls.querySelectorAll("select")].indexOf(document.activeElement);
+  const metrics = measures.map((one) => [one, one]);
+  const evaluations = [["last", "the last evaluation"], ["best", `the evaluation with the best ${by}`]];
   controls.replaceChildren(
-    choice("rank by", measures.map((one) => [one, one]), by, (value) => state.set(`by.${id}`, value)),
-    choice("figures of", [["last", "the last evaluation"], ["best", `the evaluation with the best ${by}`]], at,
-      (value) => state.set(`at.${id}`, value, "last")),
+    choice("rank by", metrics, by, (value) => state.set(`by.${id}`, value)),
+    choice("figures of", evaluations, at, (value) => state.set(`at.${id}`, value, "last")),
   );
   controls.querySelectorAll("select")[focused]?.focus();
 }
@@ -82,13 +85,34 @@ function drawBoard({ id, by, measures, rows, overview, own, shown, board }) {
   const sorted = state.get(`sort.${id}`);
   const focused = board.contains(document.activeElement) ? document.activeElement.dataset.column : null;
   const several = new Set(own.map((run) => run.dataset)).size > 1;
+  const others = measures.filter((one) => one !== by);
   const columns = [
-    { name: "rank", head: "#", title: `rank by the best ${by}`, lower: true, value: (row) => row.rank, show: (row) => `${row.rank}` },
-    { name: "run", head: "run", isText: true, value: (row) => `${row.of.group} ${row.of.label}`, show: (row) => runCell(row.of, several) },
+    {
+      name: "rank",
+      head: "#",
+      title: `rank by the best ${by}`,
+      lower: true,
+      value: (row) => row.rank,
+      show: (row) => `${row.rank}`,
+    },
+    {
+      name: "run",
+      head: "run",
+      isText: true,
+      value: (row) => `${row.of.group} ${row.of.label}`,
+      show: (row) => runCell(row.of, several),
+    },
     number("best", element("span", {}, "best ", measureName(by)), by, (row) => row.best),
-    { name: "step", head: "at step", lower: true, value: (row) => row.best_step, show: (row) => row.best_step?.toLocaleString("en") ?? "–" },
+    {
+      name: "step",
+      head: "at step",
+      title: `step of the best ${by}`,
+      lower: true,
+      value: (row) => row.best_step,
+      show: (row) => row.best_step?.toLocaleString("en") ?? "–",
+    },
     number("last", "last", by, (row) => row.last),
-    ...measures.filter((one) => one !== by).map((one) => number(one, measureName(one), one, (row) => row[at][one])),
+    ...others.map((one) => number(one, measureName(one), one, (row) => row[at][one])),
   ];
   board.replaceChildren(sortableTable(columns, listed, sorted, (value) => state.set(`sort.${id}`, value)));
   if (focused) board.querySelector(`button[data-column="${CSS.escape(focused)}"]`)?.focus();
@@ -96,11 +120,14 @@ function drawBoard({ id, by, measures, rows, overview, own, shown, board }) {
   function number(name, head, measure, value) {
     const { definition, better } = overview.measures[measure];
     const title = `${definition} ${better} is better.`;
-    return { name, head, title, lower: better === "lower", value, show: (row) => figure(value(row)), marksBest: true };
+    const lower = better === "lower";
+    return { name, head, title, lower, value, show: (row) => figure(value(row)), marksBest: true };
   }
 }
 
 function runCell(run, several) {
   const name = `${run.group} ${run.label}${several ? ` (${run.dataset})` : ""}`;
-  return element("span", { className: "runcell" }, swatch(run), text(name, { title: run.folder }));
+  return emphasizing(
+    element("span", { className: "runcell" }, swatch(run), text(name, { title: run.folder })), run.id,
+  );
 }

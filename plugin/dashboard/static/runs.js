@@ -2,7 +2,7 @@
 
 import { element, text } from "./dom.js";
 import * as state from "./state.js";
-import { lineSample, runDash, runStyle, cssColour } from "./theme.js";
+import { cssColour, emphasizing, lineSample, runDash, runStyle } from "./theme.js";
 
 /** Runs of an overview, with the label and the line that they have everywhere. */
 export function described(overview) {
@@ -49,10 +49,10 @@ export function runList(parent) {
     const hidden = off();
     const found = runs.filter(isFound);
     const groups = Map.groupBy(found, (run) => run.place);
-    parent.replaceChildren(
-      ...[...groups].map(([place, own]) => group(place, own, hidden, runs)),
-      found.length ? "" : element("p", { className: "remark" }, runs.length ? "No run has all these words." : ""),
-    );
+    parent.replaceChildren(...[...groups].map(([place, own]) => group(place, own, hidden, runs)));
+    if (runs.length && !found.length) {
+      parent.append(element("p", { className: "remark" }, "No run has all these words."));
+    }
     if (focused) document.getElementById(focused)?.focus();
   };
 }
@@ -76,16 +76,19 @@ function row(run, hidden, others) {
   const only = element("button", { className: "only", title: "Show this run alone" }, "only");
   only.setAttribute("aria-label", `Show ${run.label} alone`);
   only.onclick = () => state.set("off", others.filter((id) => id !== run.id).sort().join(","));
-  const lines = [lineSample(cssColour("--ink"), run.dash), swatch(run)];
+  const dash = element("span", { title: "its line in charts of losses" });
+  dash.append(lineSample(cssColour("--ink"), run.dash));
+  const lines = [dash, swatch(run)];
   const label = element("label", { title }, box, ...lines, text(run.label, { title }));
   if (run.last_step === null) label.append(element("span", { className: "remark" }, "no points yet"));
-  return element("div", { className: "run" }, label, only);
+  return emphasizing(element("div", { className: "run" }, label, only), run.id);
 }
 
 /** The colour of a run in charts of one split. */
 export function swatch(run) {
   const { color, dash } = run.style;
-  return element("span", { className: `swatch ${dash}`, style: `--run: ${color}` });
+  const title = "its colour in charts of metrics";
+  return element("span", { className: `swatch ${dash}`, style: `--run: ${color}`, title });
 }
 
 function checkbox(id, checked, onchange) {

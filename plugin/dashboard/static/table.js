@@ -29,13 +29,16 @@ export function sortableTable(columns, rows, sorted, onsort) {
     "table",
     {},
     element("thead", {}, element("tr", {}, ...columns.map((one) => head(one, by, falling, onsort)))),
-    element("tbody", {}, ...shown.map((row) => element("tr", {}, ...columns.map((column, index) => {
-      const value = column.value(row);
-      const isBest = best[index] !== null && value === best[index];
-      const className = [column.isText ? "text" : "number", isBest ? "best" : ""].join(" ").trim();
-      return element("td", { className }, column.show(row));
-    })))),
+    element("tbody", {}, ...shown.map((row) => element("tr", {}, ...columns.map((column, index) =>
+      cell(column, row, best[index]),
+    )))),
   );
+}
+
+function cell(column, row, best) {
+  const isBest = best !== null && column.value(row) === best;
+  const className = [column.isText ? "text" : "number", isBest ? "best" : ""].join(" ").trim();
+  return element("td", { className }, column.show(row));
 }
 
 function head(column, by, falling, onsort) {
@@ -46,12 +49,12 @@ function head(column, by, falling, onsort) {
   const button = element("button", { title: column.title ?? "" }, column.head);
   button.dataset.column = column.name;
   button.onclick = () => onsort(isFirst ? second : first);
-  const cell = element("th", { scope: "col", className: column.isText ? "text" : "number" }, button);
+  const made = element("th", { scope: "col", className: column.isText ? "text" : "number" }, button);
   if (isBy) {
-    cell.setAttribute("aria-sort", falling ? "descending" : "ascending");
+    made.setAttribute("aria-sort", falling ? "descending" : "ascending");
     button.append(falling ? " ↓" : " ↑");
   }
-  return cell;
+  return made;
 }
 
 function bestOf(column, rows) {
@@ -63,7 +66,8 @@ function bestOf(column, rows) {
 
 /** Undefined values come last in either order. */
 function compare(a, b, falling) {
-  if ((a ?? null) === null || (b ?? null) === null) return (a ?? null) === null ? ((b ?? null) === null ? 0 : 1) : -1;
+  const [isVoid, isOtherVoid] = [a, b].map((value) => value === null || value === undefined);
+  if (isVoid || isOtherVoid) return isVoid - isOtherVoid;
   const order = typeof a === "string" ? a.localeCompare(b, undefined, { numeric: true }) : a - b;
   return falling ? -order : order;
 }

@@ -68,3 +68,20 @@ export function follow(onchange) {
 export function cssColour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
+
+const emphasis = document.createElement("style");
+
+/** Fade every curve but those of a run, by its id; with null none. */
+export function emphasize(run) {
+  if (!emphasis.isConnected) document.head.append(emphasis);
+  emphasis.textContent = run
+    ? `.plot .scatterlayer .trace:not([class*="trace${CSS.escape(run)}"]) { opacity: 0.15 !important; }`
+    : "";
+}
+
+/** Emphasize `run` while the pointer is on `made`. */
+export function emphasizing(made, run) {
+  made.onmouseenter = () => emphasize(run);
+  made.onmouseleave = () => emphasize(null);
+  return made;
+}
