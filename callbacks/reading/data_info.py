@@ -9,7 +9,10 @@ from typing import Any
 
 from .batches import IMAGES, length
 
-FILES = ("files", "paths", "image_paths", "image_files", "imgs", "images", "samples", "filenames")
+FILES = (
+    *("files", "paths", "image_paths", "image_files", "im_files"),
+    *("imgs", "images", "samples", "filenames"),
+)
 """Attributes in which data sets keep the files of their images, in the order of the indices."""
 
 

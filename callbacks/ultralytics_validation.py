@@ -1,0 +1,328 @@
+"""What an Ultralytics trainer and its validator say: losses, predictions, ground truth, facts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Subset
+from ultralytics.nn.tasks import RTDETRDetectionModel
+from ultralytics.utils import RANK, ops
+from ultralytics.utils.patches import override_configs
+from ultralytics.utils.torch_utils import autocast, unwrap_model
+
+from boxscore import Run, distributed
+from boxscore.callbacks.reading.batches import BatchReader
+from boxscore.callbacks.reading.data_info import paths
+from boxscore.callbacks.reading.facts import Facts
+from boxscore.callbacks.reading.predict import Found, Predict
+from boxscore.catalogue import Task
+from boxscore.identity.models import Reading
+
+from .options import Options
+from .sharding import random_numbers_kept
+
+TASKS: dict[str, Task] = {
+    "detect": "detection",
+    "segment": "instance-segmentation",
+    "semantic": "semantic-segmentation",
+}
+"""By Ultralytics' own name; of other tasks the user names one, ``task="detection"`` for poses."""
+
+DIFFERENCE = (
+    "box_AP is COCO's: the 100 best detections of each class in an image, clipped to the original "
+    "image, and the mean of the precision at 101 recalls. Ultralytics' mAP of the same predictions "
+    "(conf={conf:g}, max_det={max_det}), as progress/ultralytics_…, takes all of them in the resized "
+    "image, interpolates between the recalls, and rounds"
+)
+
+
+class Reader(BatchReader):
+    """Reads Ultralytics' batches, whose boxes are those of all images together."""
+
+    def images(self, batch: Any) -> Any:
+        """The images, a tensor (N, 3, H, W)."""
+        return batch["img"]
+
+    def targets(self, batch: Any) -> Any:
+        """None: in training they are those of augmented images."""
+        return None
+
+
+def facts_of(trainer: Any, loaders: Any) -> Facts:
+    """What ``trainer`` states, once it is set up.
+
+    Args:
+        trainer: Ultralytics'.
+        loaders: of the test set.
+    """
+    args, names = trainer.args, dict(trainer.data["names"])
+    if args.task == "semantic" and len(names) == 1:
+        names = {0: "background", 1: next(iter(names.values()))}
+    return Facts(
+        task=TASKS.get(args.task),
+        classes=names,
+        dataset=Path(str(args.data)).stem,
+        size=Reading(f"{args.imgsz}x{args.imgsz}", "imgsz"),
+        loaders=loaders,
+        train_loader=trainer.train_loader,
+        settings={
+            "accumulate": trainer.accumulate,
+            "precision": "bf16" if args.amp == "bf16" else "fp16" if trainer.amp else "32",
+            "epochs": trainer.epochs,
+        },
+        evaluates=True,
+    )
+
+
+def other_trackers(trainer: Any, options: Options) -> Iterator[str]:
+    """A text for each tracker to which Ultralytics logs by itself, beside boxscore."""
+    modules = {
+        getattr(c, "__module__", "") for listed in trainer.callbacks.values() for c in listed
+    }
+    for name, is_ours in {"MLflow": options.tracking_uri is not False, "TensorBoard": True}.items():
+        setting = name.lower()
+        if (
+            is_ours
+            and options.loggers is None
+            and f"ultralytics.utils.callbacks.{setting}" in modules
+        ):
+            yield (
+                f"Ultralytics logs to {name} too, a run of its own over epochs; to turn that off: "
+                f"yolo settings {setting}=False"
+            )
+
+
+def losses_of(
+    trainer: Any, loss: torch.Tensor, items: Mapping[str, Any], images: int, *, shares: int = 1
+) -> dict[str, Any]:
+    """The parts of a loss, and the objective as ``loss``, by image.
+
+    YOLO's objective is multiplied by the number of images, RT-DETR's is not. Of an end-to-end head
+    the parts are those of the one-to-one branch, of RT-DETR those of the last layer.
+
+    Args:
+        trainer: Ultralytics'.
+        loss: the objective, or its summands.
+        items: its parts, with gains.
+        images: of the batch.
+        shares: by how many processes the trainer multiplied ``loss``.
+    """
+    of_images = 1 if isinstance(unwrap_model(trainer.model), RTDETRDetectionModel) else images
+    return {**items, "loss": loss.detach().sum() / (of_images * shares)}
+
+
+def plain_loader(trainer: Any, path: Any, loader: Any) -> Any:
+    """A loader of the images of ``loader`` as they are tested, that may be read in any order.
+
+    Args:
+        trainer: Ultralytics'.
+        path: of the images, as in ``trainer.data``.
+        loader: the trainer's, which augments, or sorts the images into rectangles.
+    """
+    with random_numbers_kept(), override_configs(trainer.args, {"cache": False}):
+        data = trainer.build_dataset(path, "val", loader.batch_size)
+    data.rect = False
+    known, files = set(paths(loader.dataset)), paths(data)
+    picked = [index for index, file in enumerate(files) if file in known]
+    return DataLoader(
+        data if len(picked) in (0, len(files)) else Subset(data, picked),
+        loader.batch_size,
+        num_workers=loader.num_workers,
+        collate_fn=data.collate_fn,
+    )
+
+
+def own_metrics(validator: Any) -> dict[str, float]:
+    """Ultralytics' own metrics, such as ``box_mAP50``."""
+    kinds = {"(B)": "box_", "(M)": "mask_", "(P)": "pose_"}
+    named = {}
+    for name, value in validator.metrics.results_dict.items():
+        kind = name[-3:] if name[-3:] in kinds else ""
+        if name.startswith("metrics/"):
+            short = name.removeprefix("metrics/").removesuffix(kind)
+            named[f"{kinds.get(kind, '')}{short}"] = float(value)
+    return named
+
+
+def two_classes(logits: torch.Tensor) -> torch.Tensor:
+    """Logits (N, C, H, W); of one class (N, 1, H, W) those of the background and of it."""
+    return torch.cat([torch.zeros_like(logits), logits], 1) if logits.shape[1] == 1 else logits
+
+
+class Detection(dict[str, Any]):
+    """The detections of an image, whose masks are made when they are read."""
+
+    def __init__(self, fields: Mapping[str, Any], masks: Callable[[], torch.Tensor]) -> None:
+        super().__init__(fields)
+        self._masks = masks
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """A field."""
+        return self._masks() if name == "masks" else super().get(name, default)
+
+
+class Validation:
+    """From the batches of a validator to what is measured, in the frame of the original images.
+
+    Args:
+        trainer: Ultralytics', set up.
+        run: of its training.
+        predict: the user's, instead of the validator's predictions.
+    """
+
+    def __init__(self, trainer: Any, run: Run, predict: Predict | None) -> None:
+        self.network = unwrap_model(trainer.model)
+        self.is_semantic = run.task == "semantic-segmentation"
+        self._trainer, self._run, self._predict = trainer, run, predict
+        self._has_masks = run.task == "instance-segmentation"
+        self._own: Any = None  # a validator for passes that are not the trainer's
+        self._outputs: Any = None  # of the model for the batch at hand
+        self._instances: list[tuple[Any, ...]] = []  # its prototypes, coefficients, boxes by image
+        self._labels: dict[str, Any] = {}  # by file
+
+    def prepare(self) -> None:
+        """Be ready for a pass of boxscore's own, with the settings of the trainer's."""
+        trainer, model = self._trainer, self._trainer.ema.ema
+        own = self._own = self._own or trainer.get_validator()
+        if hasattr(model, "end2end"):
+            model.end2end = own.args.nms is False
+        own.device, own.data = trainer.device, trainer.data
+        own.args.quantize = self._precision
+        own.args.plots = own.args.save_json = own.args.save_txt = False
+        own.init_metrics(model)
+        distributed.copy_from_rank0(model.buffers())  # as the trainer's validation begins
+
+    def predict(self, model: Any, batch: Any) -> Found:
+        """Losses, predictions and targets of a batch as the loader gives it."""
+        batch = self._own.preprocess(dict(batch))
+        with self._autocast():
+            outputs = model(batch["img"])
+        found = self.see(self._own, self._own.postprocess, outputs)
+        return self.found(found, batch, model)
+
+    def see(self, validator: Any, postprocess: Callable[[Any], Any], outputs: Any) -> Any:
+        """Call a validator's ``postprocess``, and keep what it discards.
+
+        Returns:
+            its predictions.
+        """
+        self._outputs, self._instances = outputs, []
+        make_masks = getattr(validator, "process", None)
+        if make_masks is ops.process_mask:
+            validator.process = partial(self._keep, make_masks)
+        try:
+            return postprocess(outputs)
+        finally:
+            if make_masks is not None:
+                validator.process = make_masks
+
+    def found(self, predictions: Any, batch: Any, model: Any = None) -> Found:
+        """Losses, predictions and targets of a batch that went through `see`."""
+        model = self._trainer.ema.ema if model is None else model
+        if self._predict is not None:
+            return self._predict(model, batch)
+        losses = self._losses(model, batch)
+        if self.is_semantic:
+            outputs = self._outputs
+            logits = outputs[0] if isinstance(outputs, list | tuple) else outputs
+            masks = batch["semantic_mask"]
+            size = tuple(masks.shape[-2:])
+            resized = torch.nn.functional.interpolate(
+                logits.float(), size=size, mode="bilinear", align_corners=False
+            )
+            return losses, two_classes(resized), masks.long()
+        images = range(len(batch["img"]))
+        detections = [self._detection(predictions[n], batch, n) for n in images]
+        return losses, detections, [self._target(batch, n) for n in images]
+
+    def _losses(self, model: Any, batch: Any) -> dict[str, Any]:
+        """The test losses of a batch, weighted as the training weighs them now."""
+        with self._run.warnings.catch("test losses"), self._autocast():
+            criterion = self.network.criterion
+            if hasattr(criterion, "one2one"):  # the average's own keeps the branches' first weights
+                loss, items = criterion(self._outputs, batch)
+            else:
+                loss, items = model.loss(batch, self._outputs)
+            # auxiliary heads give nothing in eval mode
+            items = {name: value for name, value in items.items() if name != "aux_loss"}
+            return losses_of(self._trainer, loss, items, len(batch["img"]))
+        return {}
+
+    def _detection(self, found: Mapping[str, Any], batch: Any, image: int) -> dict[str, Any]:
+        fields = {
+            "boxes": self._original(found["bboxes"], batch, image),
+            "scores": found["conf"],
+            "labels": found["cls"].long(),
+        }
+        if not self._has_masks:
+            return fields
+        return Detection(fields, partial(self._masks, found, batch, image, self._instances))
+
+    def _masks(self, found: Any, batch: Any, image: int, instances: list[Any]) -> torch.Tensor:
+        """Masks (n, height, width) of the original image."""
+        masks = found["masks"]
+        if instances:
+            masks = ops.process_mask_native(*instances[image], batch["img"].shape[2:])
+        size, placed = batch["ori_shape"][image], batch["ratio_pad"][image]
+        return ops.scale_masks(masks[None].float(), size, ratio_pad=placed)[0] > 0.5
+
+    def _target(self, batch: Any, image: int) -> dict[str, Any]:
+        file = batch["im_file"][image]
+        known = {"image_id": self._name(file), "orig_size": tuple(batch["ori_shape"][image])}
+        if self._has_masks:
+            return {**known, **self._instances_of(file, batch["ori_shape"][image])}
+        mine = batch["batch_idx"] == image
+        height, width = batch["img"].shape[2:]
+        boxes = ops.xywh2xyxy(batch["bboxes"][mine]) * torch.tensor(
+            [width, height, width, height], device=batch["bboxes"].device
+        )
+        labels = batch["cls"][mine].reshape(-1).long()
+        return {**known, "boxes": self._original(boxes, batch, image), "labels": labels}
+
+    def _instances_of(self, file: str, size: tuple[int, int]) -> dict[str, Any]:
+        """Boxes, labels and polygons of an image, as the data set holds them."""
+        label, (height, width) = self._label(file), size
+        scale = torch.tensor([width, height, width, height], dtype=torch.float64)
+        boxes = torch.as_tensor(label["bboxes"]).reshape(-1, 4).double() * scale
+        return {
+            "boxes": ops.xywh2xyxy(boxes),
+            "labels": torch.as_tensor(label["cls"]).reshape(-1).long(),
+            "masks": [[(s * [width, height]).reshape(-1).tolist()] for s in label["segments"]],
+        }
+
+    def _label(self, file: str) -> Any:
+        if file not in self._labels:
+            for loader in (self._trainer.test_loader, self._trainer.train_loader):
+                for data in getattr(loader.dataset, "datasets", [loader.dataset]):
+                    self._labels |= {label["im_file"]: label for label in data.labels}
+        return self._labels[file]
+
+    def _original(self, boxes: torch.Tensor, batch: Any, image: int) -> torch.Tensor:
+        """Boxes xyxy in pixels of the original image, clipped to it."""
+        size, placed = batch["ori_shape"][image], batch["ratio_pad"][image]
+        return ops.scale_boxes(batch["img"].shape[2:], boxes.clone().float(), size, placed)
+
+    def _name(self, file: str) -> str:
+        """An image's file in the folder of the data set, which may be elsewhere in another run."""
+        root = Path(str(self._trainer.data.get("path", "")))
+        path = Path(file)
+        return (
+            str(path.relative_to(root)) if path.is_relative_to(root) else "/".join(path.parts[-2:])
+        )
+
+    def _keep(
+        self, make_masks: Any, prototypes: Any, coefficients: Any, boxes: Any, shape: Any
+    ) -> Any:
+        self._instances.append((prototypes, coefficients, boxes))
+        return make_masks(prototypes, coefficients, boxes, shape=shape)
+
+    @property
+    def _precision(self) -> int | None:
+        return 16 if self._trainer.device.type != "cpu" and self._trainer.amp else None
+
+    def _autocast(self) -> Any:
+        return autocast(self._precision == 16, device=self._trainer.device.type)
