@@ -39,6 +39,7 @@ from .ultralytics_validation import (  # noqa: E402
     other_trackers,
     own_metrics,
     plain_loader,
+    remarks,
     two_classes,
 )
 
@@ -126,6 +127,8 @@ class BoxscoreCallback(CallbackBase):
             self._wrap(validator, "gather_stats", self._finish)
         if self._validation.is_semantic:
             self.watch(self._validation.network.model[-1], self._see_outputs)
+        for text in remarks(self._validation.network) if distributed.rank() == 0 else ():
+            print(f"boxscore: {text}", file=sys.stderr)
         for text in other_trackers(trainer, self.options):
             self.warnings.warn_once(text, text)
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Subset
+from ultralytics.nn.modules.head import Segment26
 from ultralytics.nn.tasks import RTDETRDetectionModel
-from ultralytics.utils import RANK, ops
+from ultralytics.utils import ops
 from ultralytics.utils.patches import override_configs
 from ultralytics.utils.torch_utils import autocast, unwrap_model
 
@@ -18,7 +19,8 @@ from boxscore import Run, distributed
 from boxscore.callbacks.reading.batches import BatchReader
 from boxscore.callbacks.reading.data_info import paths
 from boxscore.callbacks.reading.facts import Facts
-from boxscore.callbacks.reading.predict import Found, Predict
+from boxscore.callbacks.reading.frames import resized
+from boxscore.callbacks.reading.predict import Found, Predict, main_output
 from boxscore.catalogue import Task
 from boxscore.identity.models import Reading
 
@@ -32,11 +34,14 @@ TASKS: dict[str, Task] = {
 }
 """By Ultralytics' own name; of other tasks the user names one, ``task="detection"`` for poses."""
 
+TRAINED_ONLY = ("aux_loss", "sem_loss")
+"""Losses of heads that give nothing in eval mode."""
+
 DIFFERENCE = (
     "box_AP is COCO's: the 100 best detections of each class in an image, clipped to the original "
-    "image, and the mean of the precision at 101 recalls. Ultralytics' mAP of the same predictions "
-    "(conf={conf:g}, max_det={max_det}), as progress/ultralytics_…, takes all of them in the resized "
-    "image, interpolates between the recalls, and rounds"
+    "image, and the mean of the precision at 101 recalls. Ultralytics' own mAP of the same "
+    "predictions (conf={conf:g}, max_det={max_det}), progress/ultralytics_…, takes all of them in "
+    "the resized image, interpolates between the recalls, and rounds"
 )
 
 
@@ -47,7 +52,7 @@ class Reader(BatchReader):
         """The images, a tensor (N, 3, H, W)."""
         return batch["img"]
 
-    def targets(self, batch: Any) -> Any:
+    def targets(self, batch: Any) -> Any:  # noqa: ARG002
         """None: in training they are those of augmented images."""
         return None
 
@@ -94,6 +99,23 @@ def other_trackers(trainer: Any, options: Options) -> Iterator[str]:
                 f"Ultralytics logs to {name} too, a run of its own over epochs; to turn that off: "
                 f"yolo settings {setting}=False"
             )
+
+
+def remarks(network: Any) -> Iterator[str]:
+    """What a person would otherwise miss in the losses of ``network``."""
+    head = network.model[-1]
+    if getattr(head, "one2one_cv2", None) is not None:
+        yield (
+            "end-to-end head: the parts are those of its one-to-one branch, as Ultralytics prints "
+            "them; total is the objective, and `other` what this has of the one-to-many branch"
+        )
+    elif isinstance(network, RTDETRDetectionModel):
+        yield (
+            "RT-DETR: the parts are those of the last layer; `other` holds the other layers and, "
+            "of the train split alone, denoising"
+        )
+    if getattr(head, "aux_head", None) is not None or isinstance(head, Segment26):
+        yield "the total of the train split holds an auxiliary loss that the test set lacks"
 
 
 def losses_of(
@@ -230,11 +252,8 @@ class Validation:
             outputs = self._outputs
             logits = outputs[0] if isinstance(outputs, list | tuple) else outputs
             masks = batch["semantic_mask"]
-            size = tuple(masks.shape[-2:])
-            resized = torch.nn.functional.interpolate(
-                logits.float(), size=size, mode="bilinear", align_corners=False
-            )
-            return losses, two_classes(resized), masks.long()
+            logits = main_output(two_classes(logits.float()), masks)
+            return losses, logits, masks.long()
         images = range(len(batch["img"]))
         detections = [self._detection(predictions[n], batch, n) for n in images]
         return losses, detections, [self._target(batch, n) for n in images]
@@ -247,8 +266,7 @@ class Validation:
                 loss, items = criterion(self._outputs, batch)
             else:
                 loss, items = model.loss(batch, self._outputs)
-            # auxiliary heads give nothing in eval mode
-            items = {name: value for name, value in items.items() if name != "aux_loss"}
+            items = {name: value for name, value in items.items() if name not in TRAINED_ONLY}
             return losses_of(self._trainer, loss, items, len(batch["img"]))
         return {}
 
@@ -264,11 +282,12 @@ class Validation:
 
     def _masks(self, found: Any, batch: Any, image: int, instances: list[Any]) -> torch.Tensor:
         """Masks (n, height, width) of the original image."""
-        masks = found["masks"]
+        masks, seen = found["masks"], batch["img"].shape[2:]
         if instances:
-            masks = ops.process_mask_native(*instances[image], batch["img"].shape[2:])
+            masks = ops.process_mask_native(*instances[image], seen)
+        masks = resized(masks.float(), tuple(seen))
         size, placed = batch["ori_shape"][image], batch["ratio_pad"][image]
-        return ops.scale_masks(masks[None].float(), size, ratio_pad=placed)[0] > 0.5
+        return ops.scale_masks(masks[None], size, ratio_pad=placed)[0] > 0.5
 
     def _target(self, batch: Any, image: int) -> dict[str, Any]:
         file = batch["im_file"][image]

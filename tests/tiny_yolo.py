@@ -1,0 +1,47 @@
+"""Tiny trainings with Ultralytics, of random weights on images made here; nothing is downloaded."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+os.environ.setdefault("YOLO_OFFLINE", "true")
+
+SIZES = ((96, 128), (80, 64), (64, 64))
+"""Heights and widths of the images: resized, and letterboxed on either side."""
+
+
+def write_data(folder: Path, *, train: int = 8, test: int = 6) -> str:
+    """Images with one bright rectangle each, of two classes; returns the path of the YAML."""
+    rng = np.random.default_rng(0)
+    for split, count in {"train": train, "val": test}.items():
+        for kind in ("images", "labels"):
+            (folder / kind / split).mkdir(parents=True)
+        for number in range(count):
+            height, width = SIZES[number % len(SIZES)]
+            left, top = (int(value) for value in rng.integers(4, 20, 2))
+            image = rng.integers(0, 80, (height, width, 3)).astype("uint8")
+            image[top : top + 40, left : left + 36] = 200 if number % 2 else (40, 200, 250)
+            Image.fromarray(image).save(folder / "images" / split / f"{split}{number}.png")
+            x, y = (left / width, (left + 36) / width), (top / height, (top + 40) / height)
+            corners = [x[0], y[0], x[1], y[0], x[1], y[1], x[0], y[1]]
+            line = " ".join([str(number % 2), *(f"{value:.6f}" for value in corners)])
+            (folder / "labels" / split / f"{split}{number}.txt").write_text(line + "\n")
+    path = folder / "shapes.yaml"
+    path.write_text(
+        f"path: {folder}\ntrain: images/train\nval: images/val\nnames:\n  0: pale\n  1: dark\n"
+    )
+    return str(path)
+
+
+def train(model: Any, data: str, **settings: Any) -> Any:
+    """Train ``model``, a `YOLO`; returns its trainer."""
+    project = str(Path(data).parent / "trained")
+    given = {"epochs": 2, "imgsz": 64, "batch": 4, "nbs": 4, "device": "cpu", "workers": 0}
+    quiet = {"plots": False, "verbose": False, "project": project, "seed": 3}
+    model.train(data=data, **{**given, **quiet, **settings})
+    return model.trainer
