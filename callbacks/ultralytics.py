@@ -18,8 +18,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Self
 
-from boxscore import Run, distributed
-from boxscore.callbacks.reading.predict import Predict
+from boxscore import distributed
 from boxscore.exit_status import ended, sigterm_raises
 from boxscore.keys import progress
 from boxscore.logger import Status
@@ -113,6 +112,8 @@ class BoxscoreCallback(CallbackBase):
         self._stack.enter_context(sigterm_raises())
         self.start(trainer.model, trainer.optimizer, facts_of(trainer, self._test_set()))
         self._made = self._steps
+        self._validation = Validation(trainer, self._open[0], self.options.predict)
+        self._open[1].predict = self._validation.predict
         for name, call in {
             "preprocess_batch": self._see_batch,
             "optimizer_step": self._count_step,
@@ -131,11 +132,6 @@ class BoxscoreCallback(CallbackBase):
             print(f"boxscore: {text}", file=sys.stderr)
         for text in other_trackers(trainer, self.options):
             self.warnings.warn_once(text, text)
-
-    def predictor(self, model: Any, run: Run) -> Predict:
-        """Of the trainer's own validator."""
-        self._validation = Validation(self._trainer, run, self.options.predict)
-        return self._validation.predict
 
     def teardown(self, trainer: Any) -> None:
         """End the run as the training ended."""

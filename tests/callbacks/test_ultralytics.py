@@ -123,7 +123,9 @@ class Planted(DetectionValidator):  # type: ignore[misc]
         rng, batch, found = np.random.default_rng(5), self.batch, []
         height, width = batch["img"].shape[2:]
         for place in range(len(batch["img"])):
-            x, y, w, h = batch["bboxes"][batch["batch_idx"] == place][0].numpy() * ([width, height] * 2)
+            x, y, w, h = batch["bboxes"][batch["batch_idx"] == place][0].numpy() * (
+                [width, height] * 2
+            )
             true = np.array([x - w / 2, y - h / 2, x + w / 2, y + h / 2])
             boxes = np.concatenate([true + rng.normal(0, 2.5, (3, 4)), rng.uniform(0, 64, (2, 4))])
             boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 4)
@@ -170,13 +172,14 @@ def test_losses_are_the_trainers_over_optimizer_steps(trained: Any) -> None:
             assert found[name] == pytest.approx(means[name], rel=1e-5)
         assert found["classification"] == pytest.approx(means["cls_loss"], rel=1e-5)
         assert found["localization"] == pytest.approx(means["box_loss"] + means["dfl_loss"])
-        objective = found["total"] - found["regularization"]
-        assert objective == pytest.approx(means["objective"], rel=1e-5)
-        assert sum(found.get(part, 0) for part in PARTS) == pytest.approx(objective)
+        parts = sum(found.get(part, 0) for part in PARTS)
+        assert parts == pytest.approx(means["objective"], rel=1e-5)
+        assert found["total"] == pytest.approx(parts + found["regularization"])
         assert "other" not in found
         rows, last = [], step
-    assert found["progress/images_seen"] == sum(seen.lengths)
-    assert found["progress/epoch"] == 3
+    counted = len(seen.losses) - len(rows)  # those after the last step are no point's
+    assert found["progress/images_seen"] == sum(seen.lengths[:counted])
+    assert found["progress/epoch"] == counted / 3
 
 
 def test_test_losses_are_those_that_the_trainer_prints(trained: Any) -> None:
@@ -324,7 +327,7 @@ def test_resume_continues_the_run(data: str) -> None:
     assert list(series(again, "total", "test")) == [6, 8]
     assert of_step(again, "train", 8)["progress/images_seen"] == 32
     assert of_step(again, "train", 8)["progress/epoch"] == 4
-    assert again.tags["boxscore.fingerprint.test"] == memory.tags["boxscore.fingerprint.test"]
+    assert "boxscore.fingerprint.test" not in again.tags  # it is as it was
 
 
 def test_resume_from_a_checkpoint_without_a_state(data: str) -> None:
