@@ -188,6 +188,8 @@ class BoxscoreCallback(CallbackBase):
 
     def epochs(self) -> float | None:
         """How many epochs have passed."""
+        if self._trainer is None:
+            return None
         return float(self._trainer.epoch + self._batches / len(self._trainer.train_loader))
 
     def _see_batch(self, preprocess: Callable[[Any], Any], batch: Any) -> Any:
@@ -246,7 +248,8 @@ class BoxscoreCallback(CallbackBase):
 
     def evaluate_now(self, split: str | None = None) -> None:
         """Go through the test set, or one ``split``, and record the results."""
-        self._validation.prepare()
+        if self._open[1].loaders:
+            self._validation.prepare()
         super().evaluate_now(split)
 
     def evaluate_train(self) -> None:

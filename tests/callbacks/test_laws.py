@@ -19,6 +19,7 @@ from boxscore.callbacks.loop import LoopCallback
 from boxscore.callbacks.options import Keywords
 from boxscore.callbacks.reading.facts import Facts
 from boxscore.callbacks.transformers import BoxscoreCallback as TransformersCallback
+from boxscore.callbacks.ultralytics import BoxscoreCallback as UltralyticsCallback
 from boxscore.loggers import MemoryLogger
 from boxscore.records import Item
 
@@ -32,6 +33,7 @@ MAKERS: dict[str, Callable[..., CallbackBase]] = {
     "loop": in_a_loop,
     "lightning": LightningCallback,
     "transformers": TransformersCallback,
+    "ultralytics": UltralyticsCallback,
 }
 OPTIONS: dict[str, Any] = {
     "task": "detection",

@@ -15,11 +15,10 @@ from boxscore.callbacks.requires import require
 from boxscore.detection import DetectionMetrics
 from boxscore.loggers import MemoryLogger
 from tests.tiny_trainer import series
-from tests.tiny_yolo import train, write_data
+from tests.tiny_yolo import PlantedTrainer, train, write_data
 from tests.warned import warnings_logged, warns
 
 ultralytics = pytest.importorskip("ultralytics")
-from ultralytics.models.yolo.detect import DetectionTrainer, DetectionValidator  # noqa: E402
 from ultralytics.utils import SETTINGS  # noqa: E402
 
 from boxscore.callbacks.ultralytics import BoxscoreCallback  # noqa: E402
@@ -110,38 +109,6 @@ def of_step(memory: MemoryLogger, split: str, step: int) -> dict[str, float]:
         for p in memory.points
         if (p.split, p.step) == (split, step) and not p.name.startswith("summary")
     }
-
-
-class Planted(DetectionValidator):  # type: ignore[misc]
-    """Predicts the ground truth, shaken, with false alarms; random weights find nothing."""
-
-    def preprocess(self, batch: Any) -> Any:
-        self.batch = super().preprocess(batch)
-        return self.batch
-
-    def postprocess(self, preds: Any) -> list[dict[str, Any]]:
-        rng, batch, found = np.random.default_rng(5), self.batch, []
-        height, width = batch["img"].shape[2:]
-        for place in range(len(batch["img"])):
-            x, y, w, h = batch["bboxes"][batch["batch_idx"] == place][0].numpy() * (
-                [width, height] * 2
-            )
-            true = np.array([x - w / 2, y - h / 2, x + w / 2, y + h / 2])
-            boxes = np.concatenate([true + rng.normal(0, 2.5, (3, 4)), rng.uniform(0, 64, (2, 4))])
-            boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 4)
-            label = float(batch["cls"][batch["batch_idx"] == place][0])
-            labels = np.array([label, 1 - label, label, 0, 1])
-            scores = np.sort(rng.uniform(0.1, 1, 5))[::-1].copy()
-            values = {"bboxes": boxes, "conf": scores, "cls": labels}
-            found.append({n: torch.tensor(v, dtype=torch.float32) for n, v in values.items()})
-        return found
-
-
-class PlantedTrainer(DetectionTrainer):  # type: ignore[misc]
-    def get_validator(self) -> Any:
-        return Planted(
-            self.test_loader, save_dir=self.save_dir, args=self.args, _callbacks=self.callbacks
-        )
 
 
 @pytest.fixture(scope="module")
