@@ -114,13 +114,10 @@ class BoxscoreCallback(CallbackBase):
         self._made = self._steps
         self._validation = Validation(trainer, self._open[0], self.options.predict)
         self._open[1].predict = self._validation.predict
-        for name, call in {
-            "preprocess_batch": self._see_batch,
-            "optimizer_step": self._count_step,
-            "save_model": self._save_state,
-            "final_eval": self._evaluate_last,
-        }.items():
-            self._wrap(trainer, name, call)
+        self._wrap(trainer, "preprocess_batch", self._see_batch)
+        self._wrap(trainer, "optimizer_step", self._count_step)
+        self._wrap(trainer, "save_model", self._save_state)
+        self._wrap(trainer, "final_eval", self._evaluate_last)
         if self._follows:
             validator = trainer.validator
             self._wrap(validator, "postprocess", partial(self._validation.see, validator))

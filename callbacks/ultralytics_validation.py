@@ -34,6 +34,8 @@ TASKS: dict[str, Task] = {
 }
 """By Ultralytics' own name; of other tasks the user names one, ``task="detection"`` for poses."""
 
+NATIVE_MASKS: Any = ops.process_mask_native
+
 TRAINED_ONLY = ("aux_loss", "sem_loss")
 """Losses of heads that give nothing in eval mode."""
 
@@ -197,7 +199,7 @@ class Validation:
     """
 
     def __init__(self, trainer: Any, run: Run, predict: Predict | None) -> None:
-        self.network = unwrap_model(trainer.model)
+        self.network: Any = unwrap_model(trainer.model)
         self.is_semantic = run.task == "semantic-segmentation"
         self._trainer, self._run, self._predict = trainer, run, predict
         self._has_masks = run.task == "instance-segmentation"
@@ -284,7 +286,7 @@ class Validation:
         """Masks (n, height, width) of the original image."""
         masks, seen = found["masks"], batch["img"].shape[2:]
         if instances:
-            masks = ops.process_mask_native(*instances[image], seen)
+            masks = NATIVE_MASKS(*instances[image], seen)
         masks = resized(masks.float(), tuple(seen))
         size, placed = batch["ori_shape"][image], batch["ratio_pad"][image]
         return ops.scale_masks(masks[None], size, ratio_pad=placed)[0] > 0.5
@@ -296,19 +298,16 @@ class Validation:
             return {**known, **self._instances_of(file, batch["ori_shape"][image])}
         mine = batch["batch_idx"] == image
         height, width = batch["img"].shape[2:]
-        boxes = ops.xywh2xyxy(batch["bboxes"][mine]) * torch.tensor(
-            [width, height, width, height], device=batch["bboxes"].device
-        )
+        boxes = _corners(batch["bboxes"][mine], width, height)
         labels = batch["cls"][mine].reshape(-1).long()
         return {**known, "boxes": self._original(boxes, batch, image), "labels": labels}
 
     def _instances_of(self, file: str, size: tuple[int, int]) -> dict[str, Any]:
         """Boxes, labels and polygons of an image, as the data set holds them."""
         label, (height, width) = self._label(file), size
-        scale = torch.tensor([width, height, width, height], dtype=torch.float64)
-        boxes = torch.as_tensor(label["bboxes"]).reshape(-1, 4).double() * scale
+        boxes = torch.as_tensor(label["bboxes"]).reshape(-1, 4).double()
         return {
-            "boxes": ops.xywh2xyxy(boxes),
+            "boxes": _corners(boxes, width, height),
             "labels": torch.as_tensor(label["cls"]).reshape(-1).long(),
             "masks": [[(s * [width, height]).reshape(-1).tolist()] for s in label["segments"]],
         }
@@ -323,7 +322,8 @@ class Validation:
     def _original(self, boxes: torch.Tensor, batch: Any, image: int) -> torch.Tensor:
         """Boxes xyxy in pixels of the original image, clipped to it."""
         size, placed = batch["ori_shape"][image], batch["ratio_pad"][image]
-        return ops.scale_boxes(batch["img"].shape[2:], boxes.clone().float(), size, placed)
+        scaled = ops.scale_boxes(batch["img"].shape[2:], boxes.clone().float(), size, placed)
+        return torch.as_tensor(scaled)
 
     def _name(self, file: str) -> str:
         """An image's file in the folder of the data set, which may be elsewhere in another run."""
@@ -345,3 +345,10 @@ class Validation:
 
     def _autocast(self) -> Any:
         return autocast(self._precision == 16, device=self._trainer.device.type)
+
+
+def _corners(boxes: torch.Tensor, width: int, height: int) -> torch.Tensor:
+    """Boxes xyxy in pixels, of normalised centers and sizes (n, 4)."""
+    centers, halves = boxes[:, :2], boxes[:, 2:] / 2
+    corners = torch.cat([centers - halves, centers + halves], 1)
+    return corners * corners.new_tensor([width, height, width, height])

@@ -51,6 +51,17 @@ def test_compare_four(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(name in shown for name in ("RetinaNet 64x64 ResNet-18", "FCOS 64x64 MobileNetV3"))
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_ultralytics_yolo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    load("ultralytics_yolo").main(epochs=2, log_every=1, evaluate_every=1)
+    shown = capsys.readouterr()
+    assert "box_AP50" in shown.out
+    assert "YOLO11 160x160" in shown.err
+    assert (tmp_path / "example" / "mlflow.db").exists()
+    assert [*(tmp_path / "example" / "runs").rglob("test/events*")]
+
+
 QUIET = "ignore:.*(does not have many workers|pin_memory|number of training batches|logging inter)"
 
 

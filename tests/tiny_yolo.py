@@ -50,7 +50,7 @@ def train(model: Any, data: str, **settings: Any) -> Any:
     return model.trainer
 
 
-class Planted(DetectionValidator):  # type: ignore[misc]
+class Planted(DetectionValidator):
     """Predicts the ground truth, shaken, with false alarms; random weights find nothing."""
 
     def preprocess(self, batch: Any) -> Any:
@@ -79,7 +79,7 @@ class Planted(DetectionValidator):  # type: ignore[misc]
         return {n: torch.tensor(v, dtype=torch.float32) for n, v in values.items()}
 
 
-class PlantedTrainer(DetectionTrainer):  # type: ignore[misc]
+class PlantedTrainer(DetectionTrainer):
     """Validates with planted predictions."""
 
     def get_validator(self) -> Any:

@@ -56,7 +56,7 @@ class Seen:
         model.add_callback("on_val_start", self.validation)
 
     def begin(self, trainer: Any) -> None:
-        self.trainer, self.steps, self.val_losses = trainer, 0, []
+        self.steps = 0
         step, preprocess = trainer.optimizer.step, trainer.preprocess_batch
 
         def stepped(*args: Any, **kwargs: Any) -> Any:
@@ -208,8 +208,8 @@ def weights(trainer: Any) -> dict[str, torch.Tensor]:
 def test_watching_changes_nothing(data: str) -> None:
     without = train(ultralytics.YOLO("yolo11n.yaml"), data)
     model = ultralytics.YOLO("yolo11n.yaml")
-    options = {"evaluate_every": 1, "evaluate_train_every": 1, "evaluate_images": 4}
-    BoxscoreCallback(loggers=[MemoryLogger()], log_every=1, **options).attach(model)
+    often: Any = {"log_every": 1, "evaluate_every": 1, "evaluate_train_every": 1}
+    BoxscoreCallback(loggers=[MemoryLogger()], evaluate_images=4, **often).attach(model)
     watched = train(model, data)
     given, expected = weights(watched), weights(without)
     assert given.keys() == expected.keys()

@@ -50,7 +50,7 @@ class TwoProcesses(PlantedTrainer):
             return WRAPPER(model, **options)
 
         with mock.patch.object(nn.parallel, "DistributedDataParallel", wrapped):
-            super()._setup_train()
+            super()._setup_train()  # type: ignore[no-untyped-call]
 
     def final_eval(self) -> None:
         """Ultralytics' own asks for the GPU of each process."""
