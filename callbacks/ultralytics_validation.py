@@ -34,17 +34,18 @@ TASKS: dict[str, Task] = {
 }
 """By Ultralytics' own name; of other tasks the user names one, ``task="detection"`` for poses."""
 
-NATIVE_MASKS: Any = ops.process_mask_native
-
 TRAINED_ONLY = ("aux_loss", "sem_loss")
 """Losses of heads that give nothing in eval mode."""
 
 DIFFERENCE = (
-    "box_AP is COCO's: the 100 best detections of each class in an image, clipped to the original "
-    "image, and the mean of the precision at 101 recalls. Ultralytics' own mAP of the same "
-    "predictions (conf={conf:g}, max_det={max_det}), progress/ultralytics_…, takes all of them in "
-    "the resized image, interpolates between the recalls, and rounds"
+    "box_AP and mask_AP are COCO's, in the original image: boxes clipped to it, the 100 best of a "
+    "class, the mean precision at 101 recalls. Ultralytics' own mAP of the same predictions "
+    "(conf={conf:g}, max_det={max_det}), progress/ultralytics_…, leaves boxes unclipped and masks "
+    "at a quarter of the resized image, interpolates between recalls, and rounds"
 )
+
+ROOM = 2**24
+"""Pixels of masks that are resized at once."""
 
 
 class Reader(BatchReader):
@@ -283,13 +284,24 @@ class Validation:
         return Detection(fields, partial(self._masks, found, batch, image, self._instances))
 
     def _masks(self, found: Any, batch: Any, image: int, instances: list[Any]) -> torch.Tensor:
-        """Masks (n, height, width) of the original image."""
-        masks, seen = found["masks"], batch["img"].shape[2:]
+        """Masks (n, height, width) in the original image, cut to their boxes."""
+        maps, threshold = found["masks"].float(), 0.5
         if instances:
-            masks = NATIVE_MASKS(*instances[image], seen)
-        masks = resized(masks.float(), tuple(seen))
-        size, placed = batch["ori_shape"][image], batch["ratio_pad"][image]
-        return ops.scale_masks(masks[None], size, ratio_pad=placed)[0] > 0.5
+            prototypes, coefficients, _ = instances[image]
+            maps = torch.einsum("nc,chw->nhw", coefficients.float(), prototypes.float())
+            threshold = 0.0
+        height, width = batch["ori_shape"][image]
+        some = maps.split(max(1, ROOM // (height * width)))
+        masks = [self._in_original(few, batch, image) > threshold for few in some]
+        return ops.crop_mask(torch.cat(masks), self._original(found["bboxes"], batch, image))
+
+    def _in_original(self, maps: torch.Tensor, batch: Any, image: int) -> torch.Tensor:
+        """Maps (n, h, w) of the image as it was seen, of whatever size, at its original size."""
+        height, width = batch["ori_shape"][image]
+        (down, across), (left, top) = batch["ratio_pad"][image]
+        maps = resized(maps, tuple(batch["img"].shape[2:]))
+        maps = maps[:, top : top + round(height * down), left : left + round(width * across)]
+        return resized(maps, (height, width))
 
     def _target(self, batch: Any, image: int) -> dict[str, Any]:
         file = batch["im_file"][image]

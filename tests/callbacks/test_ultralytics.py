@@ -19,7 +19,7 @@ from tests.tiny_yolo import PlantedTrainer, train, write_data
 from tests.warned import warnings_logged, warns
 
 ultralytics = pytest.importorskip("ultralytics")
-from ultralytics.utils import SETTINGS  # noqa: E402
+from ultralytics.utils import SETTINGS, ops  # noqa: E402
 
 from boxscore.callbacks.ultralytics import BoxscoreCallback  # noqa: E402
 
@@ -341,6 +341,69 @@ def test_segments(data: str) -> None:
     assert {"mask_AP", "box_AP"} <= of_step(memory, "train", 4).keys()
     assert {"mask", "total"} <= of_step(memory, "train", 4).keys()
     assert "progress/ultralytics_mask_mAP50" in found
+
+
+@pytest.mark.slow
+def test_masks_are_cocos_in_the_original_frame(tmp_path: Path) -> None:
+    """Of a model that has learnt a little, beside masks as Ultralytics writes them for COCO."""
+    data = write_data(tmp_path / "shapes", train=24, test=9)
+    memory, model = MemoryLogger(), ultralytics.YOLO("yolo11n-seg.yaml")
+    options: Any = {"log_every": 50, "evaluate_train_every": None, "on_error": "raise"}
+    BoxscoreCallback(loggers=[memory], **options).attach(model)
+    seen: list[tuple[Any, ...]] = []
+    by_hand = DetectionMetrics({0: "pale", 1: "dark"}, masks=True)
+
+    def watch(trainer: Any) -> None:
+        validator = trainer.validator
+        make, update = validator.postprocess, validator.update_metrics
+
+        def kept(*given: Any, **named: Any) -> Any:
+            seen.append(given)
+            return ops.process_mask(*given, **named)
+
+        def postprocess(outputs: Any) -> Any:
+            seen.clear()
+            process, validator.process = validator.process, kept
+            found = make(outputs)
+            validator.process = process
+            return found
+
+        def updated(found: Any, batch: Any) -> None:
+            if validator.training and trainer.epoch == trainer.epochs - 1:
+                for place, (one, given) in enumerate(zip(found, seen, strict=True)):
+                    size, placed = batch["ori_shape"][place], batch["ratio_pad"][place]
+                    masks = ops.process_mask_native(*given, batch["img"].shape[2:])
+                    masks = ops.scale_masks(masks[None].float(), size, ratio_pad=placed)[0]
+                    boxes = ops.scale_boxes(
+                        batch["img"].shape[2:], one["bboxes"].clone(), size, placed
+                    )
+                    prediction = {"scores": one["conf"], "labels": one["cls"].long()}
+                    file = Path(batch["im_file"][place].replace("images", "labels"))
+                    label, *corners = map(float, file.with_suffix(".txt").read_text().split())
+                    polygon = np.array(corners) * ([size[1], size[0]] * 4)
+                    x, y = polygon[::2], polygon[1::2]
+                    target = {
+                        "boxes": [[x.min(), y.min(), x.max(), y.max()]],
+                        "labels": [int(label)],
+                    }
+                    more = {"masks": [[polygon.tolist()]], "orig_size": size, "image_id": file.stem}
+                    by_hand.update(
+                        [{**prediction, "boxes": boxes, "masks": masks > 0.5}], [target | more]
+                    )
+            update(found, batch)
+
+        validator.postprocess, validator.update_metrics = postprocess, updated
+
+    model.add_callback("on_pretrain_routine_end", watch)
+    settings = {"epochs": 40, "batch": 8, "nbs": 8, "mosaic": 0.0, "warmup_epochs": 1.0}
+    trainer = train(model, data, optimizer="AdamW", lr0=0.01, **settings)
+    expected = by_hand.compute()
+    found = of_step(memory, "test", 40 * 3)
+    print(expected, found, read_csv(trainer))
+    assert expected["mask_AP"] > 0.3
+    for name in ("box_AP", "box_AP50", "mask_AP50"):
+        assert found[name] == pytest.approx(expected[name], abs=0.01)
+    assert found["mask_AP"] == pytest.approx(expected["mask_AP"], abs=0.03)
 
 
 def test_label_maps(data: str) -> None:
