@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, Subset
 from ultralytics.nn.modules.head import Segment26
 from ultralytics.nn.tasks import RTDETRDetectionModel
@@ -19,7 +20,6 @@ from boxscore import Run, distributed
 from boxscore.callbacks.reading.batches import BatchReader
 from boxscore.callbacks.reading.data_info import paths
 from boxscore.callbacks.reading.facts import Facts
-from boxscore.callbacks.reading.frames import resized
 from boxscore.callbacks.reading.predict import Found, Predict, main_output
 from boxscore.catalogue import Task
 from boxscore.identity.models import Reading
@@ -297,11 +297,16 @@ class Validation:
 
     def _in_original(self, maps: torch.Tensor, batch: Any, image: int) -> torch.Tensor:
         """Maps (n, h, w) of the image as it was seen, of whatever size, at its original size."""
-        height, width = batch["ori_shape"][image]
         (down, across), (left, top) = batch["ratio_pad"][image]
-        maps = resized(maps, tuple(batch["img"].shape[2:]))
-        maps = maps[:, top : top + round(height * down), left : left + round(width * across)]
-        return resized(maps, (height, width))
+        sizes = batch["ori_shape"][image], batch["img"].shape[2:]
+        y, x = (
+            ((torch.arange(side, device=maps.device) + 0.5) * ratio + shift) / seen * 2 - 1
+            for side, seen, ratio, shift in zip(*sizes, (down, across), (top, left), strict=True)
+        )
+        places = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)[None]
+        return nn.functional.grid_sample(
+            maps[None], places, padding_mode="border", align_corners=False
+        )[0]
 
     def _target(self, batch: Any, image: int) -> dict[str, Any]:
         file = batch["im_file"][image]
