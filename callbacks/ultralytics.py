@@ -158,8 +158,9 @@ class BoxscoreCallback(CallbackBase):
         self._batches = 0
         if self._open[1].train_loader is not trainer.train_loader:
             self._plain_loaders.clear()
-            self._open[1].train_loader = trainer.train_loader
-            self.take_loaders(self._test_set())
+            with self.warnings.catch("the loaders after memory was short"):
+                self._open[1].train_loader = trainer.train_loader
+                self.take_loaders(self._test_set())
 
     def on_train_batch_end(self, trainer: Any) -> None:
         """Record the losses of a batch; several may make an optimizer step."""
@@ -246,16 +247,17 @@ class BoxscoreCallback(CallbackBase):
     def evaluate_now(self, split: str | None = None) -> None:
         """Go through the test set, or one ``split``, and record the results."""
         if self._open[1].loaders:
-            self._validation.prepare()
-        super().evaluate_now(split)
+            with self._validation.own_pass(self._measured_model):
+                super().evaluate_now(split)
 
     def evaluate_train(self) -> None:
         """Measure a stable subset of the train set, without augmentation."""
         evaluator, trainer = self._open[1], self._trainer
         if count := evaluator.train_count(self._count):
             loader = self._plain("train", trainer.train_loader)
-            self._validation.prepare()
-            evaluator.run("train", loader, self._measured_model, count)
+            model = self._measured_model
+            with self._validation.own_pass(model):
+                evaluator.run("train", loader, model, count)
 
     def _evaluate_last(self, evaluate: Callable[[], None]) -> None:
         """Measure the last weights while the loaders are open, before the trainer its best."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -153,12 +154,17 @@ def plain_loader(trainer: Any, path: Any, loader: Any) -> Any:
     data.rect = False
     known, files = set(paths(loader.dataset)), paths(data)
     picked = [index for index, file in enumerate(files) if file in known]
+    chosen: Any = data if len(picked) in (0, len(files)) else Subset(data, picked)
+    chosen.ids = [image_name(trainer, file) for file in paths(chosen)]  # of any order
     return DataLoader(
-        data if len(picked) in (0, len(files)) else Subset(data, picked),
-        loader.batch_size,
-        num_workers=loader.num_workers,
-        collate_fn=data.collate_fn,
+        chosen, loader.batch_size, num_workers=loader.num_workers, collate_fn=data.collate_fn
     )
+
+
+def image_name(trainer: Any, file: str) -> str:
+    """An image's file in the folder of the data set, which may be elsewhere in another run."""
+    path, root = Path(file), Path(str(trainer.data.get("path", "")))
+    return str(path.relative_to(root) if path.is_relative_to(root) else Path(*path.parts[-2:]))
 
 
 def own_metrics(validator: Any) -> dict[str, float]:
@@ -209,17 +215,23 @@ class Validation:
         self._instances: list[tuple[Any, ...]] = []  # its prototypes, coefficients, boxes by image
         self._labels: dict[str, Any] = {}  # by file
 
-    def prepare(self) -> None:
-        """Be ready for a pass of boxscore's own, with the settings of the trainer's."""
-        trainer, model = self._trainer, self._trainer.ema.ema
-        own = self._own = self._own or trainer.get_validator()
-        if hasattr(model, "end2end"):
-            model.end2end = own.args.nms is False
-        own.device, own.data = trainer.device, trainer.data
+    @contextmanager
+    def own_pass(self, model: Any) -> Iterator[None]:
+        """A pass of boxscore's own over a set, with the settings of the trainer's validation."""
+        own = self._own = self._own or self._trainer.get_validator()
+        own.device, own.data = self._trainer.device, self._trainer.data
         own.args.quantize = self._precision
         own.args.plots = own.args.save_json = own.args.save_txt = False
-        own.init_metrics(model)
-        distributed.copy_from_rank0(model.buffers())  # as the trainer's validation begins
+        head = getattr(model, "end2end", None)
+        try:
+            if head is not None:
+                model.end2end = own.args.nms is False
+            own.init_metrics(model)
+            distributed.copy_from_rank0(model.buffers())  # as the trainer does before its own
+            yield
+        finally:
+            if head is not None:
+                model.end2end = head
 
     def predict(self, model: Any, batch: Any) -> Found:
         """Losses, predictions and targets of a batch as the loader gives it."""
@@ -309,31 +321,30 @@ class Validation:
         )[0]
 
     def _target(self, batch: Any, image: int) -> dict[str, Any]:
-        file = batch["im_file"][image]
-        known = {"image_id": self._name(file), "orig_size": tuple(batch["ori_shape"][image])}
-        if self._has_masks:
-            return {**known, **self._instances_of(file, batch["ori_shape"][image])}
-        mine = batch["batch_idx"] == image
-        height, width = batch["img"].shape[2:]
-        boxes = _corners(batch["bboxes"][mine], width, height)
-        labels = batch["cls"][mine].reshape(-1).long()
-        return {**known, "boxes": self._original(boxes, batch, image), "labels": labels}
-
-    def _instances_of(self, file: str, size: tuple[int, int]) -> dict[str, Any]:
-        """Boxes, labels and polygons of an image, as the data set holds them."""
-        label, (height, width) = self._label(file), size
-        boxes = torch.as_tensor(label["bboxes"]).reshape(-1, 4).double()
-        return {
-            "boxes": _corners(boxes, width, height),
+        """The ground truth of an image as the data set holds it, which no resize has changed."""
+        file, (height, width) = batch["im_file"][image], batch["ori_shape"][image]
+        label = self._label(file)
+        centered = torch.as_tensor(label["bboxes"]).reshape(-1, 4).double()
+        centers, halves = centered[:, :2], centered[:, 2:] / 2
+        corners = torch.cat([centers - halves, centers + halves], 1)
+        target = {
+            "boxes": corners * torch.tensor([width, height, width, height]),
             "labels": torch.as_tensor(label["cls"]).reshape(-1).long(),
-            "masks": [[(s * [width, height]).reshape(-1).tolist()] for s in label["segments"]],
+            "image_id": image_name(self._trainer, file),
+            "orig_size": (height, width),
         }
+        if self._has_masks:
+            polygons = (segment * [width, height] for segment in label["segments"])
+            target["masks"] = [[polygon.reshape(-1).tolist()] for polygon in polygons]
+        return target
 
     def _label(self, file: str) -> Any:
         if file not in self._labels:
             for loader in (self._trainer.test_loader, self._trainer.train_loader):
                 for data in getattr(loader.dataset, "datasets", [loader.dataset]):
                     self._labels |= {label["im_file"]: label for label in data.labels}
+        if file not in self._labels:
+            raise ValueError(f"{file} is not among the data set's labels; pass predict=")
         return self._labels[file]
 
     def _original(self, boxes: torch.Tensor, batch: Any, image: int) -> torch.Tensor:
@@ -341,14 +352,6 @@ class Validation:
         size, placed = batch["ori_shape"][image], batch["ratio_pad"][image]
         scaled = ops.scale_boxes(batch["img"].shape[2:], boxes.clone().float(), size, placed)
         return torch.as_tensor(scaled)
-
-    def _name(self, file: str) -> str:
-        """An image's file in the folder of the data set, which may be elsewhere in another run."""
-        root = Path(str(self._trainer.data.get("path", "")))
-        path = Path(file)
-        return (
-            str(path.relative_to(root)) if path.is_relative_to(root) else "/".join(path.parts[-2:])
-        )
 
     def _keep(
         self, make_masks: Any, prototypes: Any, coefficients: Any, boxes: Any, shape: Any
@@ -362,10 +365,3 @@ class Validation:
 
     def _autocast(self) -> Any:
         return autocast(self._precision == 16, device=self._trainer.device.type)
-
-
-def _corners(boxes: torch.Tensor, width: int, height: int) -> torch.Tensor:
-    """Boxes xyxy in pixels, of normalised centers and sizes (n, 4)."""
-    centers, halves = boxes[:, :2], boxes[:, 2:] / 2
-    corners = torch.cat([centers - halves, centers + halves], 1)
-    return corners * corners.new_tensor([width, height, width, height])
