@@ -63,8 +63,9 @@ class BoxscoreCallback(CallbackBase):
     many optimizer steps and at the end. Ultralytics' own metrics are logged beside, as
     ``progress/ultralytics_…``.
 
-    Ultralytics trains on several GPUs in processes that it starts with copies of the callback:
-    `latest` and `best` of the script's own callback stay empty then.
+    Checkpoints hold the run's state: ``model.train(resume=True)`` with a callback of the same
+    options continues the run. Ultralytics trains on several GPUs in processes that it starts with
+    copies of the callback: `latest` and `best` of the script's own callback stay empty then.
 
     The trainer has no event for optimizer steps, checkpoints and predictions: methods of the
     trainer and of its validator are wrapped until the training ends.
@@ -124,7 +125,8 @@ class BoxscoreCallback(CallbackBase):
             self._wrap(validator, "update_metrics", self._see_predictions)
             self._wrap(validator, "gather_stats", self._finish)
         if self._validation.is_semantic:
-            self.watch(self._validation.network.model[-1], self._see_outputs)
+            head = self._validation.network.model[-1]
+            self.watch(head, self._see_outputs, is_compiled=bool(trainer.args.compile))
         for text in remarks(self._validation.network) if distributed.rank() == 0 else ():
             print(f"boxscore: {text}", file=sys.stderr)
         for text in other_trackers(trainer, self.options):

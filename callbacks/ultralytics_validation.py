@@ -35,8 +35,8 @@ TASKS: dict[str, Task] = {
 }
 """By Ultralytics' own name; of other tasks the user names one, ``task="detection"`` for poses."""
 
-TRAINED_ONLY = ("aux_loss", "sem_loss")
-"""Losses of heads that give nothing in eval mode."""
+TRAINED_ONLY = ("aux_loss", "sem_loss", "dis_loss")
+"""Losses of heads and of a teacher, which give nothing in eval mode."""
 
 DIFFERENCE = (
     "box_AP and mask_AP are COCO's, in the original image: boxes clipped to it, the 100 best of a "
@@ -164,7 +164,8 @@ def plain_loader(trainer: Any, path: Any, loader: Any) -> Any:
 def image_name(trainer: Any, file: str) -> str:
     """An image's file in the folder of the data set, which may be elsewhere in another run."""
     path, root = Path(file), Path(str(trainer.data.get("path", "")))
-    return str(path.relative_to(root) if path.is_relative_to(root) else Path(*path.parts[-2:]))
+    known = path.relative_to(root) if path.is_relative_to(root) else Path(*path.parts[-2:])
+    return known.as_posix()
 
 
 def own_metrics(validator: Any) -> dict[str, float]:
@@ -206,7 +207,8 @@ class Validation:
     """
 
     def __init__(self, trainer: Any, run: Run, predict: Predict | None) -> None:
-        self.network: Any = unwrap_model(trainer.model)
+        network: Any = unwrap_model(trainer.model)
+        self.network = getattr(network, "student_model", network)  # in a distillation
         self.is_semantic = run.task == "semantic-segmentation"
         self._trainer, self._run, self._predict = trainer, run, predict
         self._has_masks = run.task == "instance-segmentation"
