@@ -34,11 +34,11 @@ from .ultralytics_validation import (  # noqa: E402
     Reader,
     Validation,
     facts_of,
-    losses_of,
     other_trackers,
     own_metrics,
     plain_loader,
     remarks,
+    train_losses,
     two_classes,
 )
 
@@ -170,13 +170,7 @@ class BoxscoreCallback(CallbackBase):
         self.saw(self._batch)
         losses: dict[str, Any] = {}
         with self.warnings.catch("reading the losses of a step"):
-            losses = losses_of(
-                trainer,
-                trainer.loss,
-                trainer.loss_items,
-                self.reader.count(self._batch),
-                shares=distributed.size(),
-            )
+            losses = train_losses(trainer, self.reader.count(self._batch))
         semantic = partial(self._logits, self._batch, self._outputs) if self._outputs else None
         self.record(losses, self._made, semantic=semantic)
         self._batch = self._outputs = None

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset
 from ultralytics.nn.modules.head import Segment26
 from ultralytics.nn.tasks import RTDETRDetectionModel
-from ultralytics.utils import ops
+from ultralytics.utils import RANK, ops
 from ultralytics.utils.patches import override_configs
 from ultralytics.utils.torch_utils import autocast, unwrap_model
 
@@ -139,6 +139,12 @@ def losses_of(
     """
     of_images = 1 if isinstance(unwrap_model(trainer.model), RTDETRDetectionModel) else images
     return {**items, "loss": loss.detach().sum() / (of_images * shares)}
+
+
+def train_losses(trainer: Any, images: int) -> dict[str, Any]:
+    """Those of the trainer's last batch, of so many ``images``."""
+    shares = trainer.world_size if RANK != -1 else 1
+    return losses_of(trainer, trainer.loss, trainer.loss_items, images, shares=shares)
 
 
 def plain_loader(trainer: Any, path: Any, loader: Any) -> Any:

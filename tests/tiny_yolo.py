@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 os.environ.setdefault("YOLO_OFFLINE", "true")
-from ultralytics import YOLO
 from ultralytics.models.yolo.detect import DetectionTrainer, DetectionValidator
+from ultralytics.models.yolo.model import YOLO
 
 SIZES = ((96, 128), (80, 64), (64, 64))
 """Heights and widths of the images: resized, and letterboxed on either side."""

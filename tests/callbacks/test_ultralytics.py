@@ -352,6 +352,7 @@ def test_masks_are_cocos_in_the_original_frame(tmp_path: Path) -> None:
     options: Any = {"log_every": 50, "evaluate_train_every": None, "on_error": "raise"}
     BoxscoreCallback(loggers=[memory], **options).attach(model)
     seen: list[tuple[Any, ...]] = []
+    native_masks: Any = ops.process_mask_native
     by_hand = DetectionMetrics({0: "pale", 1: "dark"}, masks=True)
 
     def watch(trainer: Any) -> None:
@@ -368,7 +369,7 @@ def test_masks_are_cocos_in_the_original_frame(tmp_path: Path) -> None:
             if validator.training and trainer.epoch == trainer.epochs - 1:
                 for place, (one, given) in enumerate(zip(found, seen, strict=True)):
                     size, placed = batch["ori_shape"][place], batch["ratio_pad"][place]
-                    masks = ops.process_mask_native(*given, batch["img"].shape[2:])
+                    masks = native_masks(*given, batch["img"].shape[2:])
                     masks = ops.scale_masks(masks[None].float(), size, ratio_pad=placed)[0]
                     boxes = ops.scale_boxes(
                         batch["img"].shape[2:], one["bboxes"].clone(), size, placed
