@@ -56,9 +56,18 @@ class Reader(BatchReader):
         """The images, a tensor (N, 3, H, W)."""
         return batch["img"]
 
-    def targets(self, batch: Any) -> Any:  # noqa: ARG002
+    def targets(self, batch: Any) -> None:
         """None: in training they are those of augmented images."""
-        return None
+
+    def image(self, batch: Any, place: int) -> tuple[Any, tuple[int, int]]:
+        """One image without the letterbox, and its original size; label maps keep the letterbox."""
+        image = batch["img"][place]
+        if "semantic_mask" in batch:
+            return image, tuple(image.shape[-2:])
+        height, width = batch["ori_shape"][place]
+        (down, across), (left, top) = batch["ratio_pad"][place]
+        rows, columns = round(height * down), round(width * across)
+        return image[:, top : top + rows, left : left + columns], (height, width)
 
 
 def facts_of(trainer: Any, loaders: Any) -> Facts:
@@ -191,16 +200,23 @@ def two_classes(logits: torch.Tensor) -> torch.Tensor:
     return torch.cat([torch.zeros_like(logits), logits], 1) if logits.shape[1] == 1 else logits
 
 
-class Detection(dict[str, Any]):
-    """The detections of an image, whose masks are made when they are read."""
+class Detection(Mapping[str, Any]):
+    """The detections of an image, whose masks are made whenever they are read."""
 
     def __init__(self, fields: Mapping[str, Any], masks: Callable[[], torch.Tensor]) -> None:
-        super().__init__(fields)
-        self._masks = masks
+        self._fields, self._masks = fields, masks
 
-    def get(self, name: str, default: Any = None) -> Any:
-        """A field."""
-        return self._masks() if name == "masks" else super().get(name, default)
+    def __getitem__(self, name: str) -> Any:
+        return self._masks() if name == "masks" else self._fields[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name == "masks" or name in self._fields
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((*self._fields, "masks"))
+
+    def __len__(self) -> int:
+        return len(self._fields) + 1
 
 
 class Validation:

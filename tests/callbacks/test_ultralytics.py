@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from boxscore.callbacks.requires import require
 from boxscore.detection import DetectionMetrics
@@ -23,6 +24,7 @@ from ultralytics.models.yolo.detect import DetectionValidator  # noqa: E402
 from ultralytics.utils import SETTINGS, ops  # noqa: E402
 
 from boxscore.callbacks.ultralytics import BoxscoreCallback  # noqa: E402
+from boxscore.callbacks.ultralytics_validation import Reader  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ultralytics', of torch 2.15 and NumPy
 
@@ -193,6 +195,16 @@ def test_the_train_split_is_measured_as_a_test_set_is(trained: Any) -> None:
     steps = series(trained.memory, "box_AP", "train")
     assert len(steps) == 3
     assert max(steps.values()) > 0.1  # of the planted predictions
+
+
+def test_pictures_show_the_images_without_their_letterbox(trained: Any) -> None:
+    for batch in trained.trainer.test_loader:
+        for place, file in enumerate(batch["im_file"]):
+            image, size = Reader().image(batch, place)
+            original = Image.open(file)
+            assert size == original.size[::-1]
+            shown = np.asarray(original.resize(image.shape[:0:-1])).transpose(2, 0, 1)
+            assert np.abs(image.numpy().astype(float) - shown).mean() < 15  # of another resize
 
 
 def read_csv(trainer: Any) -> dict[str, float]:
