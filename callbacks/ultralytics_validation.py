@@ -309,7 +309,7 @@ class Validation:
             return losses_of(self._trainer, loss, items, len(batch["img"]))
         return {}
 
-    def _detection(self, found: Mapping[str, Any], batch: Any, image: int) -> dict[str, Any]:
+    def _detection(self, found: Mapping[str, Any], batch: Any, image: int) -> Mapping[str, Any]:
         fields = {
             "boxes": self._original(found["bboxes"], batch, image),
             "scores": found["conf"],
