@@ -60,8 +60,8 @@ class BoxscoreCallback(CallbackBase):
     """Logs the losses and metrics of an Ultralytics training, over optimizer steps.
 
     The test set is measured whenever the trainer validates, or with ``evaluate_every=`` every so
-    many optimizer steps and at the end. Ultralytics' own metrics are logged beside, as
-    ``progress/ultralytics_…``.
+    many optimizer steps and at the end. Ultralytics' own metrics are logged beside whenever it
+    validates, as ``progress/ultralytics_…``.
 
     Checkpoints hold the run's state: ``model.train(resume=True)`` with a callback of the same
     options continues the run. Ultralytics trains on several GPUs in processes that it starts with
@@ -225,9 +225,7 @@ class BoxscoreCallback(CallbackBase):
     def on_val_end(self, validator: Any) -> None:
         """Log Ultralytics' own metrics beside, and say once why they differ."""
         trainer = self._trainer
-        if not (
-            trainer and self._follows and validator is trainer.validator and validator.training
-        ):
+        if not (trainer and validator is trainer.validator and validator.training):
             return
         run = self._open[0]
         with self.warnings.catch("Ultralytics' own metrics"):

@@ -246,6 +246,7 @@ def test_every_so_many_steps(data: str) -> None:
         printed["val/box_loss"] + printed["val/dfl_loss"], abs=2e-5
     )
     assert not series(memory, "box_AP", "train")
+    assert list(series(memory, "progress/ultralytics_box_mAP50", "test")) == [2, 4]
     assert score.best["box_AP"] > 0.1
 
 
