@@ -34,11 +34,11 @@ from .ultralytics_validation import (  # noqa: E402
     Reader,
     Validation,
     facts_of,
-    losses_of,
     other_trackers,
     own_metrics,
     plain_loader,
     remarks,
+    train_losses,
     two_classes,
 )
 
@@ -60,11 +60,12 @@ class BoxscoreCallback(CallbackBase):
     """Logs the losses and metrics of an Ultralytics training, over optimizer steps.
 
     The test set is measured whenever the trainer validates, or with ``evaluate_every=`` every so
-    many optimizer steps and at the end. Ultralytics' own metrics are logged beside, as
-    ``progress/ultralytics_…``.
+    many optimizer steps and at the end. Ultralytics' own metrics are logged beside whenever it
+    validates, as ``progress/ultralytics_…``.
 
-    Ultralytics trains on several GPUs in processes that it starts with copies of the callback:
-    `latest` and `best` of the script's own callback stay empty then.
+    Checkpoints hold the run's state: ``model.train(resume=True)`` with a callback of the same
+    options continues the run. Ultralytics trains on several GPUs in processes that it starts with
+    copies of the callback: `latest` and `best` of the script's own callback stay empty then.
 
     The trainer has no event for optimizer steps, checkpoints and predictions: methods of the
     trainer and of its validator are wrapped until the training ends.
@@ -124,7 +125,8 @@ class BoxscoreCallback(CallbackBase):
             self._wrap(validator, "update_metrics", self._see_predictions)
             self._wrap(validator, "gather_stats", self._finish)
         if self._validation.is_semantic:
-            self.watch(self._validation.network.model[-1], self._see_outputs)
+            head = self._validation.network.model[-1]
+            self.watch(head, self._see_outputs, is_compiled=bool(trainer.args.compile))
         for text in remarks(self._validation.network) if distributed.rank() == 0 else ():
             print(f"boxscore: {text}", file=sys.stderr)
         for text in other_trackers(trainer, self.options):
@@ -168,13 +170,7 @@ class BoxscoreCallback(CallbackBase):
         self.saw(self._batch)
         losses: dict[str, Any] = {}
         with self.warnings.catch("reading the losses of a step"):
-            losses = losses_of(
-                trainer,
-                trainer.loss,
-                trainer.loss_items,
-                self.reader.count(self._batch),
-                shares=distributed.size(),
-            )
+            losses = train_losses(trainer, self.reader.count(self._batch))
         semantic = partial(self._logits, self._batch, self._outputs) if self._outputs else None
         self.record(losses, self._made, semantic=semantic)
         self._batch = self._outputs = None
@@ -229,9 +225,7 @@ class BoxscoreCallback(CallbackBase):
     def on_val_end(self, validator: Any) -> None:
         """Log Ultralytics' own metrics beside, and say once why they differ."""
         trainer = self._trainer
-        if not (
-            trainer and self._follows and validator is trainer.validator and validator.training
-        ):
+        if not (trainer and validator is trainer.validator and validator.training):
             return
         run = self._open[0]
         with self.warnings.catch("Ultralytics' own metrics"):

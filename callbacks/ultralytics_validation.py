@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset
 from ultralytics.nn.modules.head import Segment26
 from ultralytics.nn.tasks import RTDETRDetectionModel
-from ultralytics.utils import ops
+from ultralytics.utils import RANK, ops
 from ultralytics.utils.patches import override_configs
 from ultralytics.utils.torch_utils import autocast, unwrap_model
 
@@ -35,8 +35,8 @@ TASKS: dict[str, Task] = {
 }
 """By Ultralytics' own name; of other tasks the user names one, ``task="detection"`` for poses."""
 
-TRAINED_ONLY = ("aux_loss", "sem_loss")
-"""Losses of heads that give nothing in eval mode."""
+TRAINED_ONLY = ("aux_loss", "sem_loss", "dis_loss")
+"""Losses of heads and of a teacher, which give nothing in eval mode."""
 
 DIFFERENCE = (
     "box_AP and mask_AP are COCO's, in the original image: boxes clipped to it, the 100 best of a "
@@ -56,20 +56,18 @@ class Reader(BatchReader):
         """The images, a tensor (N, 3, H, W)."""
         return batch["img"]
 
-    def image(self, batch: Any, place: int) -> tuple[Any, tuple[int, int]]:
-        """One image of a validation batch without its letterbox, and the original's size."""
-        image, (height, width) = batch["img"][place], batch["ori_shape"][place]
-        if (ratios := batch.get("ratio_pad")) is None:
-            return image, (int(height), int(width))
-        gain, (left, top) = ratios[place]
-        down, across = gain if isinstance(gain, tuple | list) else (gain, gain)
-        y, x = round(top - 0.1), round(left - 0.1)
-        shown = image[..., y : y + round(height * down), x : x + round(width * across)]
-        return shown, (int(height), int(width))
-
-    def targets(self, batch: Any) -> Any:  # noqa: ARG002
+    def targets(self, batch: Any) -> None:
         """None: in training they are those of augmented images."""
-        return None
+
+    def image(self, batch: Any, place: int) -> tuple[Any, tuple[int, int]]:
+        """One image without the letterbox, and its original size; label maps keep the letterbox."""
+        image = batch["img"][place]
+        if "semantic_mask" in batch:
+            return image, tuple(image.shape[-2:])
+        height, width = batch["ori_shape"][place]
+        (down, across), (left, top) = batch["ratio_pad"][place]
+        rows, columns = round(height * down), round(width * across)
+        return image[:, top : top + rows, left : left + columns], (height, width)
 
 
 def facts_of(trainer: Any, loaders: Any) -> Facts:
@@ -152,6 +150,12 @@ def losses_of(
     return {**items, "loss": loss.detach().sum() / (of_images * shares)}
 
 
+def train_losses(trainer: Any, images: int) -> dict[str, Any]:
+    """Those of the trainer's last batch, of so many ``images``."""
+    shares = trainer.world_size if RANK != -1 else 1
+    return losses_of(trainer, trainer.loss, trainer.loss_items, images, shares=shares)
+
+
 def plain_loader(trainer: Any, path: Any, loader: Any) -> Any:
     """A loader of the images of ``loader`` as they are tested, that may be read in any order.
 
@@ -175,7 +179,8 @@ def plain_loader(trainer: Any, path: Any, loader: Any) -> Any:
 def image_name(trainer: Any, file: str) -> str:
     """An image's file in the folder of the data set, which may be elsewhere in another run."""
     path, root = Path(file), Path(str(trainer.data.get("path", "")))
-    return str(path.relative_to(root) if path.is_relative_to(root) else Path(*path.parts[-2:]))
+    known = path.relative_to(root) if path.is_relative_to(root) else Path(*path.parts[-2:])
+    return known.as_posix()
 
 
 def own_metrics(validator: Any) -> dict[str, float]:
@@ -195,16 +200,23 @@ def two_classes(logits: torch.Tensor) -> torch.Tensor:
     return torch.cat([torch.zeros_like(logits), logits], 1) if logits.shape[1] == 1 else logits
 
 
-class Detection(dict[str, Any]):
-    """The detections of an image, whose masks are made when they are read."""
+class Detection(Mapping[str, Any]):
+    """The detections of an image, whose masks are made whenever they are read."""
 
     def __init__(self, fields: Mapping[str, Any], masks: Callable[[], torch.Tensor]) -> None:
-        super().__init__(fields)
-        self._masks = masks
+        self._fields, self._masks = fields, masks
 
-    def get(self, name: str, default: Any = None) -> Any:
-        """A field."""
-        return self._masks() if name == "masks" else super().get(name, default)
+    def __getitem__(self, name: str) -> Any:
+        return self._masks() if name == "masks" else self._fields[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name == "masks" or name in self._fields
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((*self._fields, "masks"))
+
+    def __len__(self) -> int:
+        return len(self._fields) + 1
 
 
 class Validation:
@@ -217,7 +229,8 @@ class Validation:
     """
 
     def __init__(self, trainer: Any, run: Run, predict: Predict | None) -> None:
-        self.network: Any = unwrap_model(trainer.model)
+        network: Any = unwrap_model(trainer.model)
+        self.network = getattr(network, "student_model", network)  # in a distillation
         self.is_semantic = run.task == "semantic-segmentation"
         self._trainer, self._run, self._predict = trainer, run, predict
         self._has_masks = run.task == "instance-segmentation"
@@ -296,7 +309,7 @@ class Validation:
             return losses_of(self._trainer, loss, items, len(batch["img"]))
         return {}
 
-    def _detection(self, found: Mapping[str, Any], batch: Any, image: int) -> dict[str, Any]:
+    def _detection(self, found: Mapping[str, Any], batch: Any, image: int) -> Mapping[str, Any]:
         fields = {
             "boxes": self._original(found["bboxes"], batch, image),
             "scores": found["conf"],

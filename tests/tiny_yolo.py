@@ -13,6 +13,7 @@ from PIL import Image
 
 os.environ.setdefault("YOLO_OFFLINE", "true")
 from ultralytics.models.yolo.detect import DetectionTrainer, DetectionValidator
+from ultralytics.models.yolo.model import YOLO
 
 SIZES = ((96, 128), (80, 64), (64, 64))
 """Heights and widths of the images: resized, and letterboxed on either side."""
@@ -39,6 +40,23 @@ def write_data(folder: Path, *, train: int = 8, test: int = 6) -> str:
         f"path: {folder}\ntrain: images/train\nval: images/val\nnames:\n  0: pale\n  1: dark\n"
     )
     return str(path)
+
+
+HEADS = {
+    "yolo11n": "[[2, 3, 4], 1, Detect, [nc]]",
+    "yolo11n-seg": "[[2, 3, 4], 1, Segment, [nc, 8, 16]]",
+    "yolo26n": "[[2, 3, 4], 1, Detect, [nc]]",
+    "yolo26n-sem": "[[2, 3], 1, SemanticSegment, [nc]]",
+}
+
+
+def tiny(folder: Path, name: str = "yolo11n") -> Any:
+    """A `YOLO` of random weights with the head of ``name`` and five convolutions before it."""
+    layers = "".join(f"  - [-1, 1, Conv, [{width}, 3, 2]]\n" for width in (8, 16, 16, 24, 32))
+    end_to_end = "end2end: True\nreg_max: 1\n" if name == "yolo26n" else ""
+    path = folder / f"{name}.yaml"
+    path.write_text(f"nc: 80\n{end_to_end}backbone:\n{layers}head:\n  - {HEADS[name]}\n")
+    return YOLO(str(path))
 
 
 def train(model: Any, data: str, **settings: Any) -> Any:

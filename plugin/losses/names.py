@@ -45,7 +45,7 @@ SYNONYMS: dict[str, str] = {
     "objectness": "objectness loss_obj loss_conf obj_loss objectness_loss kobj_loss",
     "auxiliary": "auxiliary aux_loss aux loss_aux",
     "denoising": "denoising",
-    "other": "other sem_loss loss_contrastive dlog_loss dgrad_loss",
+    "other": "other sem_loss dis_loss loss_contrastive dlog_loss dgrad_loss",
     "focal": "focal focal_loss decode.loss_focal",
     "cross_entropy": "cross_entropy ce_loss cross_entropy_loss loss_sem_seg decode.loss_ce",
     "dice": "dice dice_loss decode.loss_dice",

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from boxscore.callbacks.requires import require
 from boxscore.detection import DetectionMetrics
 from boxscore.loggers import MemoryLogger
 from tests.tiny_trainer import series
-from tests.tiny_yolo import PlantedTrainer, train, write_data
+from tests.tiny_yolo import PlantedTrainer, tiny, train, write_data
 from tests.warned import warnings_logged, warns
 
 ultralytics = pytest.importorskip("ultralytics")
@@ -23,6 +24,7 @@ from ultralytics.models.yolo.detect import DetectionValidator  # noqa: E402
 from ultralytics.utils import SETTINGS, ops  # noqa: E402
 
 from boxscore.callbacks.ultralytics import BoxscoreCallback  # noqa: E402
+from boxscore.callbacks.ultralytics_validation import Reader  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ultralytics', of torch 2.15 and NumPy
 
@@ -115,7 +117,7 @@ def of_step(memory: MemoryLogger, split: str, step: int) -> dict[str, float]:
 @pytest.fixture(scope="module")
 def trained(data: str) -> SimpleNamespace:
     """Batches of 3, 3 and 2 images; from 1 to 2 of them make a step, as the warm-up has it."""
-    memory, model = MemoryLogger(), ultralytics.YOLO("yolo11n.yaml")
+    memory, model = MemoryLogger(), tiny(Path(data).parent)
     score = BoxscoreCallback(loggers=[memory], log_every=1, on_error="raise").attach(model)
     seen = Seen(model)
     settings = {"trainer": PlantedTrainer, "batch": 3, "nbs": 6, "warmup_epochs": 1.0, "epochs": 3}
@@ -195,6 +197,16 @@ def test_the_train_split_is_measured_as_a_test_set_is(trained: Any) -> None:
     assert max(steps.values()) > 0.1  # of the planted predictions
 
 
+def test_pictures_show_the_images_without_their_letterbox(trained: Any) -> None:
+    for batch in trained.trainer.test_loader:
+        for place, file in enumerate(batch["im_file"]):
+            image, size = Reader().image(batch, place)
+            original = Image.open(file)
+            assert size == original.size[::-1]
+            shown = np.asarray(original.resize(image.shape[:0:-1])).transpose(2, 0, 1)
+            assert np.abs(image.numpy().astype(float) - shown).mean() < 15  # of another resize
+
+
 def read_csv(trainer: Any) -> dict[str, float]:
     """The trainer's own figures after the last epoch."""
     names, *rows = (line.split(",") for line in trainer.csv.read_text().splitlines())
@@ -207,8 +219,8 @@ def weights(trainer: Any) -> dict[str, torch.Tensor]:
 
 
 def test_watching_changes_nothing(data: str) -> None:
-    without = train(ultralytics.YOLO("yolo11n.yaml"), data)
-    model = ultralytics.YOLO("yolo11n.yaml")
+    without = train(tiny(Path(data).parent), data)
+    model = tiny(Path(data).parent)
     often: Any = {"log_every": 1, "evaluate_every": 1, "evaluate_train_every": 1}
     BoxscoreCallback(loggers=[MemoryLogger()], evaluate_images=4, **often).attach(model)
     watched = train(model, data)
@@ -222,7 +234,7 @@ def test_watching_changes_nothing(data: str) -> None:
 
 def test_every_so_many_steps(data: str) -> None:
     """On the averaged weights, with the validator's settings, and at the end."""
-    memory, model = MemoryLogger(), ultralytics.YOLO("yolo11n.yaml")
+    memory, model = MemoryLogger(), tiny(Path(data).parent)
     score = BoxscoreCallback(
         loggers=[memory], log_every=1, evaluate_every=3, evaluate_train_every=None, on_error="raise"
     ).attach(model)
@@ -234,6 +246,7 @@ def test_every_so_many_steps(data: str) -> None:
         printed["val/box_loss"] + printed["val/dfl_loss"], abs=2e-5
     )
     assert not series(memory, "box_AP", "train")
+    assert list(series(memory, "progress/ultralytics_box_mAP50", "test")) == [2, 4]
     assert score.best["box_AP"] > 0.1
 
 
@@ -241,7 +254,7 @@ def test_every_so_many_steps(data: str) -> None:
     ("error", "status"), [(ZeroDivisionError, "FAILED"), (KeyboardInterrupt, "KILLED")]
 )
 def test_the_end_and_another_training(data: str, error: Any, status: str) -> None:
-    memory, model = MemoryLogger(), ultralytics.YOLO("yolo11n.yaml")
+    memory, model = MemoryLogger(), tiny(Path(data).parent)
     score = BoxscoreCallback(loggers=[memory], log_every=1, on_error="raise").attach(model)
     breaks = [True]
 
@@ -265,7 +278,7 @@ def test_the_end_and_another_training(data: str, error: Any, status: str) -> Non
 
 
 def test_patience_ends_it_well(data: str) -> None:
-    memory, model = MemoryLogger(), ultralytics.YOLO("yolo11n.yaml")
+    memory, model = MemoryLogger(), tiny(Path(data).parent)
     BoxscoreCallback(loggers=[memory], log_every=1, evaluate_train_every=None).attach(model)
     trainer = train(model, data, epochs=9, patience=1, trainer=PlantedTrainer)
     assert trainer.epoch < 5
@@ -273,7 +286,7 @@ def test_patience_ends_it_well(data: str) -> None:
 
 
 def test_resume_continues_the_run(data: str) -> None:
-    memory, model = MemoryLogger(), ultralytics.YOLO("yolo11n.yaml")
+    memory, model = MemoryLogger(), tiny(Path(data).parent)
     BoxscoreCallback(loggers=[memory], log_every=1, on_error="raise").attach(model)
 
     def stop(trainer: Any) -> None:
@@ -299,7 +312,7 @@ def test_resume_continues_the_run(data: str) -> None:
 
 
 def test_resume_from_a_checkpoint_without_a_state(data: str) -> None:
-    model = ultralytics.YOLO("yolo11n.yaml")
+    model = tiny(Path(data).parent)
 
     def stop(trainer: Any) -> None:
         if trainer.epoch == 1:
@@ -317,7 +330,7 @@ def test_resume_from_a_checkpoint_without_a_state(data: str) -> None:
 
 def test_an_end_to_end_head(data: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Its objective also weighs another branch, which its parts lack: that is `other`."""
-    memory, model = MemoryLogger(), ultralytics.YOLO("yolo26n.yaml")
+    memory, model = MemoryLogger(), tiny(Path(data).parent, "yolo26n")
     BoxscoreCallback(loggers=[memory], log_every=1, on_error="raise").attach(model)
     seen = Seen(model)
     trainer = train(model, data)
@@ -332,7 +345,7 @@ def test_an_end_to_end_head(data: str, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_segments(data: str) -> None:
-    memory, model = MemoryLogger(), ultralytics.YOLO("yolo11n-seg.yaml")
+    memory, model = MemoryLogger(), tiny(Path(data).parent, "yolo11n-seg")
     BoxscoreCallback(loggers=[memory], log_every=1, on_error="raise").attach(model)
     trainer = train(model, data)
     printed = read_csv(trainer)
@@ -352,6 +365,7 @@ def test_masks_are_cocos_in_the_original_frame(tmp_path: Path) -> None:
     options: Any = {"log_every": 50, "evaluate_train_every": None, "on_error": "raise"}
     BoxscoreCallback(loggers=[memory], **options).attach(model)
     seen: list[tuple[Any, ...]] = []
+    native_masks: Any = ops.process_mask_native
     by_hand = DetectionMetrics({0: "pale", 1: "dark"}, masks=True)
 
     def watch(trainer: Any) -> None:
@@ -368,7 +382,7 @@ def test_masks_are_cocos_in_the_original_frame(tmp_path: Path) -> None:
             if validator.training and trainer.epoch == trainer.epochs - 1:
                 for place, (one, given) in enumerate(zip(found, seen, strict=True)):
                     size, placed = batch["ori_shape"][place], batch["ratio_pad"][place]
-                    masks = ops.process_mask_native(*given, batch["img"].shape[2:])
+                    masks = native_masks(*given, batch["img"].shape[2:])
                     masks = ops.scale_masks(masks[None].float(), size, ratio_pad=placed)[0]
                     boxes = ops.scale_boxes(
                         batch["img"].shape[2:], one["bboxes"].clone(), size, placed
@@ -403,7 +417,7 @@ def test_masks_are_cocos_in_the_original_frame(tmp_path: Path) -> None:
 
 
 def test_label_maps(data: str) -> None:
-    memory, model = MemoryLogger(), ultralytics.YOLO("yolo26n-sem.yaml")
+    memory, model = MemoryLogger(), tiny(Path(data).parent, "yolo26n-sem")
     BoxscoreCallback(loggers=[memory], log_every=1, on_error="raise").attach(model)
     trainer = train(model, data)
     printed = read_csv(trainer)
@@ -420,7 +434,7 @@ def test_an_error_in_measuring_never_ends_the_training(data: str) -> None:
     def broken(model: Any, batch: Any) -> Any:
         raise ZeroDivisionError("broken")
 
-    memory, model = MemoryLogger(), ultralytics.YOLO("yolo11n.yaml")
+    memory, model = MemoryLogger(), tiny(Path(data).parent)
     BoxscoreCallback(loggers=[memory], log_every=1, predict=broken).attach(model)
     with warnings_logged() as texts:
         train(model, data)

@@ -16,7 +16,7 @@ from ultralytics.utils import LOCAL_RANK, RANK  # noqa: E402
 from boxscore.callbacks.ultralytics import BoxscoreCallback  # noqa: E402
 from boxscore.loggers import MemoryLogger  # noqa: E402
 from tests.tiny_trainer import series  # noqa: E402
-from tests.tiny_yolo import PlantedTrainer, train, write_data  # noqa: E402
+from tests.tiny_yolo import PlantedTrainer, tiny, train, write_data  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 WRAPPER = nn.parallel.DistributedDataParallel
@@ -72,12 +72,12 @@ def told(file: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("options", [{}, {"evaluate_every": 3}])
 def test_two_processes_measure_as_one(tmp_path: Path, options: dict[str, Any]) -> None:
     data, file = write_data(tmp_path / "shapes", test=5), tmp_path / "told.json"
-    model = ultralytics.YOLO("yolo11n.yaml")
+    model = tiny(tmp_path)
     given = {"log_every": 1, "on_error": "raise", **options}
     BoxscoreCallback(loggers=[Filed(file)], **given).attach(model)
     with mock.patch.dict(os.environ, PYTHONPATH=str(Path(__file__).parents[2])):
         train(model, data, trainer=TwoProcesses)
-    memory, alone = MemoryLogger(), ultralytics.YOLO("yolo11n.yaml")
+    memory, alone = MemoryLogger(), tiny(tmp_path)
     BoxscoreCallback(loggers=[memory], **given).attach(alone)
     train(alone, data, trainer=PlantedTrainer)
     found = told(file)
@@ -97,7 +97,7 @@ def test_two_processes_measure_as_one(tmp_path: Path, options: dict[str, Any]) -
 
 def test_a_process_that_fails(tmp_path: Path) -> None:
     data, file = write_data(tmp_path / "shapes"), tmp_path / "told.json"
-    model = ultralytics.YOLO("yolo11n.yaml")
+    model = tiny(tmp_path)
     BoxscoreCallback(loggers=[Filed(file)], log_every=1).attach(model)
     with mock.patch.dict(os.environ, PYTHONPATH=str(Path(__file__).parents[2])):
         with pytest.raises(Exception, match="returned non-zero exit status"):
