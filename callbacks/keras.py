@@ -202,6 +202,6 @@ class BoxscoreCallback(CallbackBase, keras.callbacks.Callback):  # type: ignore[
         losses, outputs = keras_losses.of_batch(model, x, y), model.predict_on_batch(x)
         if self._open[0].task == "semantic-segmentation":
             return losses, keras_outputs.logits(outputs), keras_outputs.label_maps(y)
-        form = self._format or getattr(model, "bounding_box_format", "")
+        form = str(self._format or getattr(model, "bounding_box_format", None) or "")
         listed = partial(keras_outputs.listed, form=form, size=keras_outputs.size(x))
         return losses, listed(outputs), listed(y)

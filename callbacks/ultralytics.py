@@ -29,7 +29,7 @@ from .requires import require
 
 require("ultralytics", "ultralytics>=8.4")
 
-from .ultralytics_validation import (  # noqa: E402
+from boxscore.callbacks.reading.ultralytics_validation import (  # noqa: E402
     DIFFERENCE,
     Reader,
     Validation,

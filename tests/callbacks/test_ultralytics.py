@@ -23,8 +23,8 @@ ultralytics = pytest.importorskip("ultralytics")
 from ultralytics.models.yolo.detect import DetectionValidator  # noqa: E402
 from ultralytics.utils import SETTINGS, ops  # noqa: E402
 
+from boxscore.callbacks.reading.ultralytics_validation import Reader  # noqa: E402
 from boxscore.callbacks.ultralytics import BoxscoreCallback  # noqa: E402
-from boxscore.callbacks.ultralytics_validation import Reader  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ultralytics', of torch 2.15 and NumPy
 
@@ -453,7 +453,7 @@ def test_a_task_that_is_not_measured_is_told_before_the_training(data: str) -> N
 
 def test_two_trackers_at_once_are_told() -> None:
     from boxscore.callbacks.options import Options
-    from boxscore.callbacks.ultralytics_validation import other_trackers
+    from boxscore.callbacks.reading.ultralytics_validation import other_trackers
 
     logs = importlib.import_module("ultralytics.utils.callbacks.mlflow").callbacks
     trainer = SimpleNamespace(callbacks={event: [call] for event, call in logs.items()})

@@ -10,10 +10,18 @@ from typing import Any
 import torch
 
 from boxscore import Run
-from boxscore.callbacks.reading.batches import BatchReader
-from boxscore.callbacks.reading.facts import Facts
-from boxscore.callbacks.reading.model_info import size_of
-from boxscore.callbacks.reading.predict import (
+from boxscore.callbacks.huggingface import ignored_label, is_transformers
+from boxscore.callbacks.huggingface.forwards import Forwards, losses_of_batch
+from boxscore.callbacks.huggingface.forwards import criterion_of as criterion_inside
+from boxscore.callbacks.options import Options
+from boxscore.identity.wrappers import lightning_network, without_ddp
+from boxscore.losses import is_torchvision_detector, test_losses
+from boxscore.warn import Warnings
+
+from .batches import BatchReader
+from .facts import Facts
+from .model_info import size_of
+from .predict import (
     ADVICE,
     NO_CRITERION,
     Criterion,
@@ -25,14 +33,6 @@ from boxscore.callbacks.reading.predict import (
     predictor,
     segmented,
 )
-from boxscore.identity.wrappers import lightning_network, without_ddp
-from boxscore.losses import is_torchvision_detector, test_losses
-from boxscore.warn import Warnings
-
-from .huggingface import ignored_label, is_transformers
-from .huggingface.forwards import Forwards, losses_of_batch
-from .huggingface.forwards import criterion_of as criterion_inside
-from .options import Options
 
 AUTOLOG = ("_step_metrics", "_epoch_metrics")
 """Of MLflow's autolog: names that it leaves out of its points of an epoch, and of a step."""

@@ -18,15 +18,15 @@ from ultralytics.utils.patches import override_configs
 from ultralytics.utils.torch_utils import autocast, unwrap_model
 
 from boxscore import Run, distributed
-from boxscore.callbacks.reading.batches import BatchReader
-from boxscore.callbacks.reading.data_info import paths
-from boxscore.callbacks.reading.facts import Facts
-from boxscore.callbacks.reading.predict import Found, Predict, main_output
+from boxscore.callbacks.options import Options
+from boxscore.callbacks.sharding import random_numbers_kept
 from boxscore.catalogue import Task
 from boxscore.identity.models import Reading
 
-from .options import Options
-from .sharding import random_numbers_kept
+from .batches import BatchReader
+from .data_info import paths
+from .facts import Facts
+from .predict import Found, Predict, main_output
 
 TASKS: dict[str, Task] = {
     "detect": "detection",
