@@ -23,11 +23,11 @@ from typing import Any, Unpack
 from .requires import require
 
 is_other = "pytorch_lightning" in sys.modules and "lightning.pytorch" not in sys.modules
-if is_other or find_spec("lightning") is None:
-    require("pytorch_lightning", "boxscore[lightning]")
-    from pytorch_lightning import Callback
+if not is_other and find_spec("lightning"):
+    from lightning.pytorch import Callback
 else:
-    from lightning.pytorch import Callback  # type: ignore[assignment]
+    require("pytorch_lightning", "boxscore[lightning]")
+    from pytorch_lightning import Callback  # type: ignore[assignment]
 
 from boxscore.callbacks.reading.lightning_module import (
     Watched,

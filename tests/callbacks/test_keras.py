@@ -296,7 +296,8 @@ def test_what_fails_in_measuring_does_not_end_the_training(tmp_path: Path) -> No
     def broken(*_: Any) -> Any:
         raise ZeroDivisionError("broken")
 
-    for options in ({"predict": broken}, {"batch": broken}):
+    broken_options: tuple[dict[str, Any], ...] = ({"predict": broken}, {"batch": broken})
+    for options in broken_options:
         with warnings_logged() as told:
             memory, *_ = segment(on_error="warn", **options)
         assert memory.status == "FINISHED"

@@ -51,7 +51,7 @@ def frame_of(task: str) -> pd.DataFrame:
 
 def evaluated(frame: pd.DataFrame, task: str, **config: Any) -> tuple[Any, Any]:
     with mlflow.start_run() as run:
-        result = mlflow.models.evaluate(
+        result = mlflow.models.evaluate(  # type: ignore[no-untyped-call]
             data=frame, targets="target", predictions="found", model_type=task,
             evaluators="boxscore", evaluator_config={"dataset": "pets", **config},
         )  # fmt: skip
