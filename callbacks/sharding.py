@@ -36,10 +36,32 @@ def random_numbers_kept(*loaders: Any) -> Iterator[None]:
             generator.set_state(state)
 
 
-def _generators(loader: Any) -> list[torch.Generator]:
+def _generators(loader: Any) -> list[Any]:
     owners = (loader, getattr(loader, "sampler", None))
     found = [getattr(owner, "generator", None) for owner in owners]
-    return [generator for generator in found if isinstance(generator, torch.Generator)]
+    own = [generator for generator in found if isinstance(generator, torch.Generator)]
+    return [*own, *_of_transforms(getattr(loader, "dataset", None))]
+
+
+def _of_transforms(data: Any) -> list[np.random.RandomState]:
+    """The generators of MONAI's transforms, in a data set or one around it."""
+    found: dict[int, np.random.RandomState] = {}
+    seen: set[int] = set()
+    pending = [] if isinstance(data, list | tuple) else [data]
+    while pending:
+        value = pending.pop()
+        if value is None or id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, list | tuple):
+            pending += value
+            continue
+        if isinstance(state := getattr(value, "R", None), np.random.RandomState):
+            found[id(state)] = state
+            pending += vars(value).values()
+        names = ("dataset", "datasets", "transform", "transforms")
+        pending += (getattr(value, name, None) for name in names)
+    return list(found.values())
 
 
 Share = Iterator[tuple[Any, list[str] | None, int | None]]

@@ -68,3 +68,11 @@ def test_with_a_trainer(
     assert "example/" in shown.splitlines()[-1]  # the best checkpoint
     assert (tmp_path / "example" / "mlflow.db").exists()
     assert [*(tmp_path / "example" / "runs").rglob("test/events*")]
+
+
+@pytest.mark.slow
+def test_monai_ignite(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    load("monai_ignite").main(steps=2, log_every=1)
+    assert "'IoU'" in capsys.readouterr().out
+    assert [*(tmp_path / "example" / "runs").rglob("test/events*")]
+    assert [*(tmp_path / "example").glob("*.pt")]

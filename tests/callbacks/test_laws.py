@@ -1,8 +1,10 @@
 """The laws that every framework's callback obeys."""
 
+import importlib.util
 import inspect
 import json
 import pickle
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +16,7 @@ from torch import nn
 
 from boxscore import Identity
 from boxscore.callbacks.base import CallbackBase
+from boxscore.callbacks.ignite import BoxscoreHandler
 from boxscore.callbacks.lightning import BoxscoreCallback as LightningCallback
 from boxscore.callbacks.loop import LoopCallback
 from boxscore.callbacks.options import Keywords
@@ -28,8 +31,14 @@ def in_a_loop(**options: Any) -> CallbackBase:
     return LoopCallback(model, torch.optim.SGD(model.parameters(), lr=0.1), **options)
 
 
+def with_ignite(**options: Any) -> CallbackBase:
+    model = nn.Linear(2, 2)
+    return BoxscoreHandler(model, torch.optim.SGD(model.parameters(), lr=0.1), **options)
+
+
 MAKERS: dict[str, Callable[..., CallbackBase]] = {
     "loop": in_a_loop,
+    "ignite": with_ignite,
     "lightning": LightningCallback,
     "transformers": TransformersCallback,
 }
@@ -153,3 +162,15 @@ def test_its_names_are_documented(make: Callable[..., CallbackBase]) -> None:
     documented = inspect.getdoc(type(make(**OPTIONS)))
     assert documented
     assert len(documented.splitlines()) > 2
+
+
+@pytest.mark.parametrize("framework", ["ignite"])
+def test_without_its_framework_it_says_what_to_install(
+    framework: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *_: None if name == framework else find(name, *_)
+    )
+    with pytest.raises(ImportError, match=rf'^[^\n]*pip install "boxscore\[{framework}\]"$'):
+        importlib.reload(sys.modules[f"boxscore.callbacks.{framework}"])
