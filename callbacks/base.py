@@ -100,7 +100,7 @@ class CallbackBase:
         loggers = options.destinations() if is_logged else ()
         history = history_of(loggers)
         run = Run(
-            options.identity or inferred(model, facts.size),
+            options.identity or facts.identity or inferred(model, facts.size),
             task=options.task or facts.task or task_of(model, None),
             dataset=options.dataset
             or facts.dataset

@@ -1,10 +1,14 @@
-"""Forward hooks that leave a model copyable, picklable and compilable."""
+"""Forward hooks that leave a model copyable, picklable and compilable; how a function ended."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
+
+from boxscore.exit_status import ended, sigterm_raises
+from boxscore.logger import Status
 
 
 class Hook:
@@ -36,3 +40,22 @@ class Hook:
 
     def __reduce__(self) -> Any:
         return getattr, (contextlib.nullcontext(), "__exit__")
+
+
+def telling_its_end(
+    train: Callable[..., Any], stop: Callable[[Status], None]
+) -> Callable[..., Any]:
+    """``train``, with ``stop`` called at its end: it returned, raised, or was killed."""
+
+    @wraps(train)
+    def told(*args: Any, **kwargs: Any) -> Any:
+        with sigterm_raises():
+            try:
+                result = train(*args, **kwargs)
+            except BaseException as error:
+                stop(ended(error))
+                raise
+        stop("FINISHED")
+        return result
+
+    return told

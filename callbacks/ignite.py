@@ -15,7 +15,7 @@ forward there, a torchvision detector by a forward that gives the losses, too, a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial, wraps
+from functools import partial
 from numbers import Real
 from typing import Any, Unpack
 
@@ -40,10 +40,11 @@ from boxscore.callbacks.reading.predict import (
     predictor,
     segmented,
 )
-from boxscore.exit_status import ended, sigterm_raises
 from boxscore.keys import splits
+from boxscore.logger import Status
 
 from .base import CallbackBase
+from .hooks import telling_its_end
 from .options import Keywords
 
 
@@ -100,24 +101,10 @@ class BoxscoreHandler(CallbackBase):
             trainer: an engine.
             evaluator: the engine of the test set, or several by name.
         """
-        run = trainer.run
         evaluators = evaluator if isinstance(evaluator, Mapping) else {"test": evaluator}
         engines = {name: engine for name, engine in evaluators.items() if engine is not None}
 
-        @wraps(run)
-        def watched(*args: Any, **kwargs: Any) -> Any:
-            self._is_interrupted = False
-            with sigterm_raises():
-                try:
-                    state = run(*args, **kwargs)
-                except BaseException as error:
-                    self.stop(ended(error))
-                    raise
-            if not self._is_interrupted:
-                self.stop("FINISHED")
-            return state
-
-        trainer.run = watched
+        trainer.run = telling_its_end(trainer.run, self.stop)
         trainer.add_event_handler(Events.STARTED, self._started, evaluates=bool(engines))
         trainer.add_event_handler(Events.ITERATION_STARTED, self._batch_started)
         trainer.add_event_handler(Events.ITERATION_COMPLETED, self._record)
@@ -133,6 +120,12 @@ class BoxscoreHandler(CallbackBase):
         """What a checkpoint must hold, the iteration that has just been completed included."""
         self._record(self._trainer)
         return super().state_dict()
+
+    def stop(self, status: Status | None) -> None:
+        """End the run and remove the hooks, unless the trainer was interrupted to go on later."""
+        is_interrupted, self._is_interrupted = self._is_interrupted, False
+        if not (is_interrupted and status == "FINISHED"):
+            super().stop(status)
 
     def predictor(self, model: Any, run: Run) -> Predict | None:
         """Of torchvision's detectors, and of networks that give logits."""

@@ -163,7 +163,8 @@ def _batch_size(loader: Any) -> int:
 def _is_shared(loader: Any) -> bool:
     """Whether the loader gives each process other images."""
     samplers = (getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None))
-    return any(hasattr(s, "num_replicas") or hasattr(s, "num_processes") for s in samplers)
+    names = ("num_replicas", "num_processes", "world_size")
+    return any(hasattr(sampler, name) for sampler in samplers for name in names)
 
 
 def own_images(loader: Any) -> int | None:
@@ -177,6 +178,9 @@ def own_images(loader: Any) -> int | None:
     if hasattr(sampler, "num_replicas"):  # torch's DistributedSampler
         images = length(getattr(sampler, "dataset", None))
         return len(range(sampler.rank, images, sampler.num_replicas)) or (0 if images else None)
+    if getattr(sampler, "round_up", False):  # MMEngine's DefaultSampler
+        images = length(sampler.dataset)
+        return len(range(sampler.rank, images, sampler.world_size)) or (0 if images else None)
     if hasattr(batches, "num_processes") and batches.batch_size:  # Accelerate's BatchSamplerShard
         images = length(getattr(batches.batch_sampler, "sampler", None))
         batch_size, rank = batches.batch_size, batches.process_index

@@ -71,8 +71,13 @@ def test_with_a_trainer(
 
 
 @pytest.mark.slow
-def test_monai_ignite(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    load("monai_ignite").main(steps=2, log_every=1)
+@pytest.mark.parametrize(
+    ("name", "saved"), [("monai_ignite", "*.pt"), ("mmengine_runner", "*.pth")]
+)
+def test_with_engines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, saved: str
+) -> None:
+    load(name).main(steps=2, log_every=1, evaluate_every=1)
     assert "'IoU'" in capsys.readouterr().out
     assert [*(tmp_path / "example" / "runs").rglob("test/events*")]
-    assert [*(tmp_path / "example").glob("*.pt")]
+    assert [*(tmp_path / "example").glob(saved)]

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from boxscore import distributed
+from boxscore import Identity, distributed
 from boxscore.catalogue import Task
 from boxscore.identity.wrappers import network, unwrapped
 from boxscore.metric import Classes
@@ -20,6 +20,7 @@ class Facts:
     """What a framework knows of a training; the user's options come first.
 
     Attributes:
+        identity: what is trained, where the framework states more than the model.
         task: that the model is made for.
         classes: names by label.
         dataset: the name of the data.
@@ -31,6 +32,7 @@ class Facts:
         evaluates: whether the framework itself goes through the test sets.
     """
 
+    identity: Identity | None = None
     task: Task | None = None
     classes: Classes | None = None
     dataset: str | None = None

@@ -19,6 +19,7 @@ from boxscore.callbacks.base import CallbackBase
 from boxscore.callbacks.ignite import BoxscoreHandler
 from boxscore.callbacks.lightning import BoxscoreCallback as LightningCallback
 from boxscore.callbacks.loop import LoopCallback
+from boxscore.callbacks.mmengine import BoxscoreHook
 from boxscore.callbacks.options import Keywords
 from boxscore.callbacks.reading.facts import Facts
 from boxscore.callbacks.transformers import BoxscoreCallback as TransformersCallback
@@ -40,6 +41,7 @@ MAKERS: dict[str, Callable[..., CallbackBase]] = {
     "loop": in_a_loop,
     "ignite": with_ignite,
     "lightning": LightningCallback,
+    "mmengine": BoxscoreHook,
     "transformers": TransformersCallback,
 }
 OPTIONS: dict[str, Any] = {
@@ -164,7 +166,7 @@ def test_its_names_are_documented(make: Callable[..., CallbackBase]) -> None:
     assert len(documented.splitlines()) > 2
 
 
-@pytest.mark.parametrize("framework", ["ignite"])
+@pytest.mark.parametrize("framework", ["ignite", "mmengine"])
 def test_without_its_framework_it_says_what_to_install(
     framework: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
