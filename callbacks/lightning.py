@@ -1,4 +1,4 @@
-"""For Lightning's Trainer.
+"""For Lightning's Trainer, of ``lightning`` or ``pytorch_lightning``.
 
 .. code-block:: python
 
@@ -7,21 +7,27 @@
 
 The losses are those that ``training_step`` returns, ``{"loss": …, "losses": {…}}``, or those of the
 torchvision detector in the module. The test set is Lightning's validation set, measured with what
-``validation_step`` returns, ``{"losses": {…}, "predictions": …, "targets": …}``, or else with what
-the module's own forward gives in it. For the train split and for ``evaluate_every=`` boxscore calls
-the module's forward, or its network; a model that gives neither logits nor torchvision's detections
-there needs ``predict=``.
+``validation_step`` returns, ``{"losses": {…}, "predictions": …, "targets": …}``, or else with the
+module's own forward in it. The train split and ``evaluate_every=`` call the module's forward, or
+its network's; one that gives neither logits nor torchvision's detections needs ``predict=``.
 """
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable, Mapping
 from functools import partial
+from importlib.util import find_spec
 from typing import Any, Unpack
 
-from lightning.pytorch import Callback
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+from .requires import require
+
+is_other = "pytorch_lightning" in sys.modules and "lightning.pytorch" not in sys.modules
+if is_other or find_spec("lightning") is None:
+    require("pytorch_lightning", "boxscore[lightning]")
+    from pytorch_lightning import Callback
+else:
+    from lightning.pytorch import Callback  # type: ignore[assignment]
 
 from boxscore.callbacks.reading.model_info import has_fixed_input_size
 from boxscore.exit_status import ended
@@ -46,12 +52,9 @@ class BoxscoreCallback(CallbackBase, Callback):
     def __init__(
         self, *, criterion: Callable[[Any, Any], Any] | None = None, **options: Unpack[Keywords]
     ) -> None:
-        """Set the options.
+        """Take ``criterion(outputs, targets)`` of semantic models, and `options.Options`.
 
-        Args:
-            criterion: ``criterion(outputs, targets)`` of semantic models, for the test losses; by
-                default the module's ``criterion`` or ``loss_fn``.
-            **options: see `boxscore.callbacks.options.Options`.
+        The criterion gives the test losses; by default the module's ``criterion`` or ``loss_fn``.
         """
         self._criterion = criterion
         self._is_fit, self._loaded_step = True, None
@@ -95,13 +98,12 @@ class BoxscoreCallback(CallbackBase, Callback):
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, *_: Any
     ) -> None:
         """Record the losses of a batch; several may make an optimizer step."""
-        if self.run is None:
+        if (watched := self._watched) is None:
             return
         self.saw(batch)
-        losses = self._watched.training_losses(outputs)
-        semantic = self._watched.semantic(outputs, batch)
-        self._watched.begin(None)
-        self._open[1].predict = self._watched.own_pass
+        losses, semantic = watched.training_losses(outputs), watched.semantic(outputs, batch)
+        watched.begin(None)
+        self._open[1].predict = watched.own_pass
         self.record(losses, trainer.global_step, semantic=semantic)
         self.evaluate_what_is_due(trainer.global_step)
 
@@ -116,19 +118,19 @@ class BoxscoreCallback(CallbackBase, Callback):
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """End the run as the training did, which no later validation changes."""
-        killed = isinstance(exception, SIGTERMException)
+        killed = type(exception).__name__ == "SIGTERMException"
         self.stop(None if not self._is_fit else "KILLED" if killed else ended(exception))
 
     def epochs(self) -> float | None:
         """How many of Lightning's epochs have passed, None where their length is not known."""
         batches = self._watched.trainer.num_training_batches if self._watched else 0
-        return self.progress.batches / batches if 0 < batches < math.inf else None
+        return self.progress.batches / batches if 0 < batches < float("inf") else None
 
     def _begin(self, trainer: Any, module: Any, batch: Any) -> None:
         if trainer.fast_dev_run:  # of which Lightning logs nothing either
             return
-        criterion = self._criterion or criterion_of(module)
-        facts = facts_of(trainer, self.reader.images(batch), criterion, self._given)
+        images = None if batch is None else self.reader.images(batch)
+        facts = facts_of(trainer, images, self._criterion or criterion_of(module), self._given)
         if len(trainer.optimizers) > 1:
             text = "of several optimizers the first gives regularization and learning rate"
             self.warnings.warn_once("optimizers", text)
@@ -169,8 +171,7 @@ class BoxscoreCallback(CallbackBase, Callback):
     ) -> None:
         """Measure a batch; ``numbers`` are those of the batch and, of several, of the loader."""
         if (loader := max(numbers[1:], default=0)) < len(self._splits):
-            find = partial(self._watched.found, outputs)
-            self._open[1].batch(self._splits[loader], batch, find)
+            self._open[1].batch(self._splits[loader], batch, partial(self._watched.found, outputs))
             self._watched.begin(None)
         elif self._splits:
             text = f"validation loader {loader} is not measured; pass the loaders as one flat list"
@@ -196,5 +197,5 @@ class BoxscoreCallback(CallbackBase, Callback):
     def _offer(self, split: str, values: dict[str, float]) -> None:
         ending = "" if self._open[0].values.is_main(split) else f".{split}"
         named = {f"{name}{ending}": value for name, value in values.items()}
-        before, trainer = self._offered.get(split, {}), self._watched.trainer
-        self._offered[split] = offer(trainer, before, named, self.warnings)
+        given = self._watched.trainer, self._offered.get(split, {}), named, self.warnings
+        self._offered[split] = offer(*given)

@@ -8,8 +8,6 @@ from numbers import Real
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from boxscore import Run
 from boxscore.callbacks.reading.batches import BatchReader
@@ -169,7 +167,8 @@ class Watched:
         if self.network is module and len(trained) == 1:
             self.network = trained[0]
         inside = None if self.network is module else self.network
-        has_forward = is_overridden("forward", module, LightningModule)
+        own = next(kind for kind in type(module).__mro__ if "forward" in vars(kind))
+        has_forward = own.__name__ != "LightningModule"
         self._callable: Any = module if has_forward else inside
         self._is_prepared: dict[bool, bool] = {}  # in training and not; whether images are changed
         self.transformers = None

@@ -4,6 +4,8 @@ import copy
 import io
 import json
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -947,3 +949,78 @@ def test_averaged_weights_are_evaluated_by_boxscores_own_pass() -> None:
     with by_hand:
         by_hand.evaluate()
     assert score.latest["classification"] == pytest.approx(by_hand.latest["classification"])
+
+
+WITH_PYTORCH_LIGHTNING = """
+import sys, torch
+from pytorch_lightning import LightningModule, Trainer
+from boxscore.callbacks.lightning import BoxscoreCallback
+from boxscore.loggers import MemoryLogger
+from tests.tiny import CLASSES, fcos, loader
+
+class Detector(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.model = fcos()
+    def training_step(self, batch, index):
+        return sum(self.model(*batch).values())
+    def validation_step(self, batch, index):
+        pass
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.01, weight_decay=1e-3)
+
+memory = MemoryLogger()
+score = BoxscoreCallback(
+    dataset="boxes", classes=CLASSES, loggers=[memory], log_every=2, on_error="raise"
+)
+Trainer(max_steps=4, accelerator="cpu", callbacks=score, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False).fit(
+    Detector(), loader(8), loader(6, 100))
+for p in memory.points:
+    if p.name in ("total", "box_AP", "centerness"):
+        print("point", p.name, p.split, p.step, p.value)
+print("status", memory.status, "lightning.pytorch" in sys.modules)
+"""
+
+
+@pytest.mark.slow
+def test_pytorch_lightning_alone_gives_the_same_points() -> None:
+    """A callback that is not in a list has to be of the Trainer's own base."""
+    memory, _, _ = fit(Detector(fcos()), max_steps=4)
+    done = subprocess.run(
+        [sys.executable, "-c", WITH_PYTORCH_LIGHTNING], capture_output=True, text=True, check=True,
+        cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    lines = [line.split() for line in done.stdout.splitlines()]
+    found = {(n, split, int(step)): float(v) for k, n, split, step, v in filter(is_point, lines)}
+    assert lines[-1] == ["status", "FINISHED", "False"]
+    names = ("total", "box_AP", "centerness")
+    expected = {(p.name, p.split, p.step): p.value for p in memory.points if p.name in names}
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+def is_point(line: list[str]) -> bool:
+    return len(line) == 5 and line[0] == "point"
+
+
+def test_the_trainer_of_pytorch_lightning_takes_the_callback_too() -> None:
+    other = pytest.importorskip("pytorch_lightning")
+    memory = MemoryLogger()
+
+    class Module(other.LightningModule):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.model, self.decay = fcos(), 1e-3
+
+        training_step = Detector.training_step
+        validation_step = Detector.validation_step
+        configure_optimizers = Detector.configure_optimizers
+
+    best = other.callbacks.EarlyStopping("box_AP", mode="max")
+    score = callback(memory, batch=lambda b: (b[0], b[1]), identity=Identity("FCOS", "64x64"))
+    other.Trainer(
+        max_steps=4, accelerator="cpu", callbacks=[score, best], logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+    ).fit(Module(), loader(8), loader(6, first=100))  # fmt: skip
+    expected, _, _ = fit(Detector(fcos()), max_steps=4)
+    assert measured(memory) == pytest.approx(measured(expected), rel=1e-6)
