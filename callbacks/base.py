@@ -12,7 +12,7 @@ from boxscore import Every, Run, Tag, distributed
 from boxscore.callbacks.reading.batches import AdaptedReader, BatchReader, length
 from boxscore.callbacks.reading.data_info import dataset_name
 from boxscore.callbacks.reading.facts import Facts, opening_lines, training_params
-from boxscore.callbacks.reading.predict import Predict
+from boxscore.callbacks.reading.found import Predict
 from boxscore.exit_status import ended
 from boxscore.identity.wrappers import network
 from boxscore.keys import originals, splits
@@ -86,7 +86,6 @@ class CallbackBase:
                 something else.
         """
         from boxscore.callbacks.reading.model_info import classes_of, inferred, task_of
-        from boxscore.losses import is_torchvision_detector
 
         if not distributed.all_ranks_present():
             self.warnings.warn_once(
@@ -94,6 +93,11 @@ class CallbackBase:
                 "some processes of this training have no callback: only this one is measured; "
                 "make the callback in every process",
             )
+        background = False
+        if self.options.predict is None and "torchvision" in sys.modules:
+            from boxscore.losses import is_torchvision_detector
+
+            background = is_torchvision_detector(model)
         options, loaders = self.options, splits(facts.loaders)
         first = next(iter(loaders.values()), None)
         self._model, self._facts = model, facts
@@ -109,7 +113,7 @@ class CallbackBase:
                 first,
                 options.classes or facts.classes,
                 model=network(model),
-                background=options.predict is None and is_torchvision_detector(model),
+                background=background,
             ),
             loggers=[*loggers, *([] if history is None else [history])],
             log_every=options.log_every,

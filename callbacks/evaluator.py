@@ -18,7 +18,7 @@ from boxscore.callbacks.reading.data_info import (
     is_deterministic,
     train_fingerprint,
 )
-from boxscore.callbacks.reading.predict import ADVICE, Found, Predict, check_found
+from boxscore.callbacks.reading.found import ADVICE, Found, Predict, check_found
 from boxscore.evaluation import Evaluation, Results
 from boxscore.identity.wrappers import unwrapped
 from boxscore.keys import further_split

@@ -25,7 +25,7 @@ import keras
 
 from boxscore.callbacks.reading import keras_losses, keras_outputs
 from boxscore.callbacks.reading.facts import Facts
-from boxscore.callbacks.reading.predict import Found
+from boxscore.callbacks.reading.found import Found
 from boxscore.exit_status import ended
 from boxscore.keys import loss_scope, progress
 from boxscore.records import Point

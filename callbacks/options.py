@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
 from boxscore import Every, Identity
-from boxscore.callbacks.reading.predict import Predict
+from boxscore.callbacks.reading.found import Predict
 from boxscore.catalogue import Task
 from boxscore.evaluation import PerClass
 from boxscore.logger import Logger

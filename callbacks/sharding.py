@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import math
 import random
+import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
-import torch
 
 from boxscore import distributed
 from boxscore.callbacks.reading.batches import BatchReader, length
@@ -27,7 +27,10 @@ def random_numbers_kept(*loaders: Any) -> Iterator[None]:
     states = [generator.get_state() for generator in generators]
     python, numpy = random.getstate(), np.random.get_state()
     try:
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        with ExitStack() as stack:
+            if torch := sys.modules.get("torch"):
+                devices = range(torch.cuda.device_count())
+                stack.enter_context(torch.random.fork_rng(devices=devices))
             yield
     finally:
         random.setstate(python)
@@ -39,7 +42,7 @@ def random_numbers_kept(*loaders: Any) -> Iterator[None]:
 def _generators(loader: Any) -> list[Any]:
     owners = (loader, getattr(loader, "sampler", None))
     found = [getattr(owner, "generator", None) for owner in owners]
-    own = [generator for generator in found if isinstance(generator, torch.Generator)]
+    own = [generator for generator in found if hasattr(generator, "get_state")]
     return [*own, *_of_transforms(getattr(loader, "dataset", None))]
 
 
@@ -82,6 +85,8 @@ def share(loader: Any, count: int | None, reader: BatchReader) -> Share:
     repeated where they do not divide: models that are spread over the processes compute each batch
     together. Anything else is read as it is, since each process may hold other batches.
     """
+    import torch
+
     data: Any = getattr(loader, "dataset", None)
     by_index = (
         isinstance(loader, torch.utils.data.DataLoader)
@@ -137,6 +142,8 @@ def _in_turn(
     loader: Any, groups: Sequence[list[int]], ids: Sequence[str] | None, reader: BatchReader
 ) -> Share:
     """Every so many of the ``groups`` of indices, read by a loader without shuffling."""
+    import torch
+
     rounds = math.ceil(len(groups) / distributed.size())
     turns = [turn * distributed.size() + distributed.rank() for turn in range(rounds)]
     mine = [groups[turn if turn < len(groups) else 0] for turn in turns]

@@ -47,15 +47,14 @@ class Facts:
 
 def opening_lines(model: Any, optimizer: Any) -> list[str]:
     """What a person would otherwise miss: a total beyond the training's own, a lacking metric."""
-    from boxscore.losses.regularization import regularization_kind, regularization_loss
-
     lines = []
-    if optimizer is not None and regularization_kind(optimizer) == "l2":
-        value = float(regularization_loss(optimizer))
-        lines.append(
-            f"total holds the optimizer's regularization, ½ Σ weight_decay·‖w‖² = {value:.4g} now, "
-            "which the loss of the training lacks"
-        )
+    if optimizer is not None:
+        from boxscore.losses.regularization import regularization_kind, regularization_loss
+
+        if regularization_kind(optimizer) == "l2":
+            value = float(regularization_loss(optimizer))
+            text = f"regularization, ½ Σ weight_decay·‖w‖² = {value:.4g} now, which the loss of"
+            lines.append(f"total holds the optimizer's {text} the training lacks")
     heads = getattr(network(model), "roi_heads", None)
     if getattr(heads, "keypoint_head", None) is not None:
         lines.append("keypoints: their loss is logged; their AP is not measured")

@@ -21,22 +21,10 @@ from boxscore.losses import (
 from boxscore.warn import Warnings
 
 from .batches import BatchReader
+from .found import ADVICE as ADVICE  # noqa: PLC0414
+from .found import Found as Found  # noqa: PLC0414
+from .found import Predict as Predict  # noqa: PLC0414
 from .frames import moved, of_labels, original_frame
-
-Found = tuple[Mapping[str, Any], Any, Any]
-"""Losses by native name, predictions, targets: of one batch."""
-
-Predict = Callable[[Any, Any], Found]
-"""``predict(model, batch) -> (losses, predictions, targets)``."""
-
-FOUND = {
-    "semantic-segmentation": "({'loss': scalar}, logits (N, C, H, W), label maps (N, H, W))",
-    "detection": "({'loss_box': scalar}, [{'boxes': xyxy (K, 4), 'scores': (K,), 'labels': (K,)}, "
-    "…], [{'boxes': xyxy (M, 4), 'labels': (M,), 'image_id': 7}, …])",
-}
-"""What ``predict=`` returns, by task."""
-
-ADVICE = "pass predict=, a function of (model, batch) that returns losses, predictions, targets"
 
 NO_CRITERION = "without criterion= the test set has no total loss"
 
@@ -224,32 +212,6 @@ def predictor(
         f"boxscore has no way to get test losses and detections from "
         f"{type(unwrapped(model)).__name__}; {ADVICE}"
     )
-
-
-def check_found(found: Any, task: str) -> Found:
-    """What a ``predict=`` returned, if it is of the form that is measured.
-
-    Raises:
-        ValueError: it is not; the message shows the form.
-    """
-    problem = ""
-    if not isinstance(found, tuple) or len(found) != 3:
-        size = f" of {len(found)}" if isinstance(found, tuple) else ""
-        problem = f"a {type(found).__name__}{size}"
-    elif found[0] is not None and not isinstance(found[0], Mapping):
-        problem = f"losses as a {type(found[0]).__name__}"
-    elif task == "semantic-segmentation":
-        if not all(hasattr(one, "shape") for one in found[1:]):
-            problem = f"predictions as a {type(found[1]).__name__}"
-    else:
-        for name, listed in zip(("predictions", "targets"), found[1:], strict=True):
-            if not isinstance(listed, Sequence) or not all(isinstance(o, Mapping) for o in listed):
-                problem = f"{name} as a {type(listed).__name__}, not a list of dicts"
-                break
-    if problem:
-        form = FOUND.get(task, FOUND["detection"])
-        raise ValueError(f"predict= returned {problem}; it returns a tuple {form}")
-    return found  # type: ignore[no-any-return]
 
 
 def pair(batch: Any, reader: BatchReader) -> tuple[Any, Any]:

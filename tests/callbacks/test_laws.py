@@ -3,7 +3,9 @@
 import importlib.util
 import inspect
 import json
+import os
 import pickle
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -26,6 +28,9 @@ from boxscore.callbacks.transformers import BoxscoreCallback as TransformersCall
 from boxscore.loggers import MemoryLogger
 from boxscore.records import Item
 
+os.environ.setdefault("KERAS_BACKEND", "torch")
+from boxscore.callbacks.keras import BoxscoreCallback as KerasCallback
+
 
 def in_a_loop(**options: Any) -> CallbackBase:
     model = nn.Linear(2, 2)
@@ -40,6 +45,7 @@ def with_ignite(**options: Any) -> CallbackBase:
 MAKERS: dict[str, Callable[..., CallbackBase]] = {
     "loop": in_a_loop,
     "ignite": with_ignite,
+    "keras": KerasCallback,
     "lightning": LightningCallback,
     "mmengine": BoxscoreHook,
     "transformers": TransformersCallback,
@@ -166,7 +172,7 @@ def test_its_names_are_documented(make: Callable[..., CallbackBase]) -> None:
     assert len(documented.splitlines()) > 2
 
 
-@pytest.mark.parametrize("framework", ["ignite", "mmengine"])
+@pytest.mark.parametrize("framework", ["ignite", "keras", "mmengine"])
 def test_without_its_framework_it_says_what_to_install(
     framework: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,3 +182,42 @@ def test_without_its_framework_it_says_what_to_install(
     )
     with pytest.raises(ImportError, match=rf'^[^\n]*pip install "boxscore\[{framework}\]"$'):
         importlib.reload(sys.modules[f"boxscore.callbacks.{framework}"])
+
+
+WITHOUT_TORCH = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class NoTorch(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "torchvision"):
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, NoTorch())
+from boxscore import Identity
+from boxscore.callbacks.base import CallbackBase
+from boxscore.callbacks.reading import keras_outputs
+from boxscore.callbacks.reading.facts import Facts
+from boxscore.loggers import MemoryLogger
+
+memory = MemoryLogger()
+score = CallbackBase(task="detection", dataset="d", classes=["disc"], loggers=[memory],
+                     identity=Identity("Net", "32x32"), log_every=1, on_error="raise")
+score.start(object(), None, Facts())
+score.record({"loss_cls": 1.0}, 1)
+boxes = {"boxes": [[[1.0, 2, 3, 4]]], "labels": [[0]]}
+truth = [{"boxes": [[1.0, 2, 3, 4]], "labels": [0]}]
+found = [{**truth[0], "scores": [0.9]}]
+score.evaluator.start("test", [])
+score.evaluator.batch("test", ([0], truth), lambda batch: ({"loss_cls": 0.5}, found, truth))
+print(score.evaluator.finish("test")["box_AP"])
+score.stop("FINISHED")
+"""
+
+
+def test_what_callbacks_share_needs_no_torch() -> None:
+    """Keras runs on other backends, too."""
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip().startswith(("1.0", "0.99")), done.stderr
