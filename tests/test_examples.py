@@ -176,7 +176,7 @@ def with_detectron2(hook: Any, steps: int, fails: bool = False) -> None:
 
 def test_detectron2_hook(monkeypatch: pytest.MonkeyPatch) -> None:
     """The figures are those of the loop on the same network, in the original frame."""
-    parts = {
+    parts: dict[str, dict[str, Any]] = {
         "engine": {"HookBase": type("HookBase", (), {})},
         "utils.events": {"EventStorage": Storage},
     }
