@@ -93,6 +93,9 @@ class BoxscoreCallback(CallbackBase, keras.callbacks.Callback):  # type: ignore[
         }
         loaders = {"loaders": self._test_data, "train_loader": self._train_data}
         self.start(model, None, Facts(**loaders, settings=settings))
+        if self._open[0].task == "semantic-segmentation":
+            text = "focal, cross_entropy and dice of the train split are not measured: Keras shows"
+            self.warnings.warn_once("logits", f"{text} its callbacks no predictions")
         self._first = int(keras_losses.number(optimizer.iterations)) - self._steps
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -202,6 +205,6 @@ class BoxscoreCallback(CallbackBase, keras.callbacks.Callback):  # type: ignore[
         losses, outputs = keras_losses.of_batch(model, x, y), model.predict_on_batch(x)
         if self._open[0].task == "semantic-segmentation":
             return losses, keras_outputs.logits(outputs), keras_outputs.label_maps(y)
-        form = str(self._format or getattr(model, "bounding_box_format", None) or "")
+        form = self._format or str(getattr(model, "bounding_box_format", ""))
         listed = partial(keras_outputs.listed, form=form, size=keras_outputs.size(x))
         return losses, listed(outputs), listed(y)

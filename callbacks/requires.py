@@ -1,6 +1,4 @@
-"""What to install, where a framework is not installed."""
-
-from __future__ import annotations
+"""One line where a framework is not installed: what to install."""
 
 import importlib.util
 

@@ -83,8 +83,8 @@ def logits(outputs: Any) -> Any:
             "of 4 axes; pass predict=, a function of (model, batch) that returns losses, "
             "predictions, targets"
         )
-    last = keras.config.image_data_format() == "channels_last"
-    return np.moveaxis(outputs, -1, 1) if last else outputs
+    last, scores = keras.config.image_data_format() == "channels_last", array(outputs)
+    return _tensor(np.moveaxis(scores, -1, 1) if last else scores)
 
 
 def label_maps(masks: Any) -> Any:
@@ -96,4 +96,11 @@ def label_maps(masks: Any) -> Any:
         axis = -1 if keras.config.image_data_format() == "channels_last" else 1
         one = labels.shape[axis] == 1
         labels = labels.squeeze(axis) if one else labels.argmax(axis)
-    return labels.astype(np.int64)
+    return _tensor(labels.astype(np.int64))
+
+
+def _tensor(values: Any) -> Any:
+    """As semantic metrics take it."""
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(values))
