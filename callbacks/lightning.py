@@ -29,12 +29,18 @@ else:
     require("pytorch_lightning", "boxscore[lightning]")
     from pytorch_lightning import Callback  # type: ignore[assignment]
 
+from boxscore.callbacks.reading.lightning_module import (
+    Watched,
+    criterion_of,
+    facts_of,
+    loaders_of,
+    offer,
+)
 from boxscore.callbacks.reading.model_info import has_fixed_input_size
 from boxscore.exit_status import ended
 from boxscore.keys import splits
 
 from .base import CallbackBase
-from boxscore.callbacks.reading.lightning_module import Watched, criterion_of, facts_of, loaders_of, offer
 from .options import Keywords
 
 

@@ -23,7 +23,6 @@ class SampleReader(BatchReader):
             return super().targets(batch)
         return [ids(sample) for sample in batch["data_samples"]]
 
-
     def image(self, batch: Any, place: int) -> tuple[Any, tuple[int, int]]:
         """One image without padding, and the original's size; bytes are OpenCV's, blue first."""
         if not isinstance(batch, Mapping) or batch.get("data_samples") is None:
