@@ -150,7 +150,8 @@ def view(folder: Path, tracking_uri: str | None, *, opens: bool) -> None:
 
         try:
             with servers(folder, tracking_uri) as links:
-                pages = [("TensorBoard", links.tensorboard), ("MLflow", links.mlflow)]
+                board = links.tensorboard and f"{links.tensorboard}#boxscore"
+                pages = [("TensorBoard", board), ("MLflow", links.mlflow)]
                 further = list(links.experiments.items())[1:]
                 for name, link in [*pages, *((f"  {name}", link) for name, link in further)]:
                     if link:
