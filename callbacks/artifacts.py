@@ -151,6 +151,7 @@ class Artifacts:
     def close(self, status: Status | None) -> None:
         """Write the last report, of a run that ends with ``status``, and wait for the thread."""
         if self._history is not None and self._history.series and not distributed.rank():
+            self._thread.wait()  # for the last pictures, whose place the report would take
             self._history.status = status or "FINISHED"
             step = self._run.step
             self._thread.submit(partial(self._report, step), step)

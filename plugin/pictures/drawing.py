@@ -54,11 +54,15 @@ class DrawingThread:
             text = f"those of an evaluation before step {step} are left out: drawing takes longer"
             self._warnings.count_error("pictures", text)
 
-    def close(self) -> None:
-        """Wait for the works in progress, and remove their files from this machine's disk."""
+    def wait(self) -> None:
+        """Wait for the works in progress."""
         if self._thread is not None:
             self._thread.join(_PATIENCE)
-            self._thread = None
+
+    def close(self) -> None:
+        """Wait for the works in progress, and remove their files from this machine's disk."""
+        self.wait()
+        self._thread = None
         self._remove()
 
     def _run(self) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -118,3 +121,22 @@ def test_a_tracker_gets_the_report_at_the_first_evaluation_and_at_the_end() -> N
     assert '"status":"RUNNING"' in first
     assert '"status":"FINISHED"' in last
     assert last.count("data:image/webp") == 6  # the images of the set
+
+
+def test_the_last_pictures_are_in_the_last_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where an evaluation follows at once, and drawing is slow."""
+    from boxscore.pictures import drawing
+
+    draw = drawing.draw
+
+    def slowly(*given: Any) -> Any:
+        time.sleep(0.05)
+        return draw(*given)
+
+    monkeypatch.setattr(drawing, "draw", slowly)
+    tracker, kept = Tracker(), Kept()
+    train(loggers=[tracker, kept], steps=8, evaluate_every=1, evaluate_train_every=None)
+    assert max(step for _, step in kept.sizes) == 8
+    pictures = re.search(r'"pictures":(\[.*?\]),"remarks"', list(tracker.files.values())[-1])
+    assert pictures
+    assert {picture["step"] for picture in json.loads(pictures[1])} == {8}
