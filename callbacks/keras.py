@@ -47,6 +47,7 @@ class BoxscoreCallback(CallbackBase, keras.callbacks.Callback):  # type: ignore[
 
     status_if_not_closed = "FAILED"
     always_evaluates = True  # all images
+    reader = keras_outputs.KerasReader()
 
     def __init__(
         self,
@@ -68,6 +69,8 @@ class BoxscoreCallback(CallbackBase, keras.callbacks.Callback):  # type: ignore[
         self._format = bounding_box_format
         keras.callbacks.Callback.__init__(self)
         super().__init__(**options)
+        if self.options.batch is not None:
+            self.reader = keras_outputs.AdaptedKerasReader(self.options.batch)
 
     def restart(self) -> None:
         """Forget every training, but not a checkpoint that was loaded for the next one."""
