@@ -15,6 +15,7 @@ Semantic segmentation, which needs torch: logits and label maps in Keras' data f
 from __future__ import annotations
 
 from functools import partial
+from importlib.util import find_spec
 from typing import Any, Self, Unpack
 
 from .requires import require
@@ -47,6 +48,7 @@ class BoxscoreCallback(CallbackBase, keras.callbacks.Callback):  # type: ignore[
 
     status_if_not_closed = "FAILED"
     always_evaluates = True  # all images
+    reader = keras_outputs.KerasReader()
 
     def __init__(
         self,
@@ -67,7 +69,11 @@ class BoxscoreCallback(CallbackBase, keras.callbacks.Callback):  # type: ignore[
         self._test_data, self._train_data = test_data, train_data
         self._format = bounding_box_format
         keras.callbacks.Callback.__init__(self)
+        if find_spec("torch") is None:  # which draws the pictures
+            options.setdefault("pictures", False)
         super().__init__(**options)
+        if self.options.batch is not None:
+            self.reader = keras_outputs.AdaptedKerasReader(self.options.batch)
 
     def restart(self) -> None:
         """Forget every training, but not a checkpoint that was loaded for the next one."""

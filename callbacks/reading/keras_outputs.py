@@ -7,12 +7,30 @@ from typing import Any
 
 import numpy as np
 
+from .batches import AdaptedReader, BatchReader
 from .keras_losses import array
 
 SCORES, LABELS = ("confidence", "scores", "confidences"), ("classes", "labels", "class_ids")
 """Usual names beside ``boxes``."""
 
 FORMATS = ("xyxy", "yxyx", "xywh", "center_xywh", "rel_xyxy", "rel_yxyx")
+
+
+class KerasReader(BatchReader):
+    """Reads batches whose images are in Keras' data format."""
+
+    def image(self, batch: Any, place: int) -> tuple[Any, tuple[int, int]]:
+        """One image (C, H, W), and its height and width."""
+        import keras
+
+        image = array(self.images(batch)[place])
+        if keras.config.image_data_format() == "channels_last":
+            image = np.moveaxis(image, -1, 0)
+        return _tensor(image), (image.shape[1], image.shape[2])
+
+
+class AdaptedKerasReader(KerasReader, AdaptedReader):
+    """Reads such batches through a function of the user's."""
 
 
 def listed(boxes: Mapping[str, Any], form: str, size: tuple[int, int]) -> list[dict[str, Any]]:

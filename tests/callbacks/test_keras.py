@@ -226,6 +226,14 @@ def test_a_detector_by_its_mappings() -> None:
     assert series(memory, "localization")[2] == pytest.approx(2 * absolute, rel=0.05)
 
 
+def test_pictures_are_of_channels_first() -> None:
+    (images, labels), *_ = maps(2)
+    for reader in (keras_outputs.KerasReader(), keras_outputs.AdaptedKerasReader(lambda b: b)):
+        image, size = reader.image((images[:, :8], labels), 1)
+        assert (tuple(image.shape), size) == ((3, 8, 16), (8, 16))
+        assert float(image[0, 2, 3]) == float(images[1, 2, 3, 0])
+
+
 @pytest.mark.parametrize(
     ("form", "box"),
     [

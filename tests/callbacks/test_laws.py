@@ -204,7 +204,8 @@ from boxscore.loggers import MemoryLogger
 
 memory = MemoryLogger()
 score = CallbackBase(task="detection", dataset="d", classes=["disc"], loggers=[memory],
-                     identity=Identity("Net", "32x32"), log_every=1, on_error="raise")
+                     identity=Identity("Net", "32x32"), log_every=1, on_error="raise",
+                     pictures=False)
 score.start(object(), None, Facts())
 score.record({"loss_cls": 1.0}, 1)
 boxes = {"boxes": [[[1.0, 2, 3, 4]]], "labels": [[0]]}

@@ -19,7 +19,7 @@ from torch import nn
 from boxscore import Identity
 from boxscore.callbacks.loop import LoopCallback
 from boxscore.callbacks.mmengine import BoxscoreHook
-from boxscore.callbacks.reading.data_samples import label_maps
+from boxscore.callbacks.reading.data_samples import SampleReader, label_maps
 from boxscore.keys import further_split
 from boxscore.loggers import MemoryLogger
 from boxscore.losses import cross_entropy_loss, test_losses
@@ -231,6 +231,13 @@ def test_a_detector_has_the_points_of_the_loop(tmp_path: Path, by_iter: bool) ->
     assert {p.key for p in memory.points} >= {"loss FCOS 128x128/centerness.train"}
     assert series(memory, "box_AR_small").keys() == {4, 8}
     assert (memory.status, hook.latest["box_AP"]) == ("FINISHED", score.latest["box_AP"])
+
+
+def test_pictures_are_in_the_frame_of_the_truth() -> None:
+    item = Detections(4, 100)[0]
+    batch = {"inputs": [item["inputs"]], "data_samples": [item["data_samples"]]}
+    image, size = SampleReader().image(batch, 0)
+    assert (tuple(image.shape), size) == ((3, 128, 128), (64, 64))
 
 
 def test_a_segmentor_has_every_loss_and_metric_on_both_splits(tmp_path: Path) -> None:
