@@ -125,15 +125,13 @@ def test_a_tracker_gets_the_report_at_the_first_evaluation_and_at_the_end() -> N
 
 def test_the_last_pictures_are_in_the_last_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where an evaluation follows at once, and drawing is slow."""
-    from boxscore.pictures import drawing
-
-    draw = drawing.draw
+    from boxscore.pictures import draw
 
     def slowly(*given: Any) -> Any:
         time.sleep(0.05)
         return draw(*given)
 
-    monkeypatch.setattr(drawing, "draw", slowly)
+    monkeypatch.setattr("boxscore.pictures.drawing.draw", slowly)
     tracker, kept = Tracker(), Kept()
     train(loggers=[tracker, kept], steps=8, evaluate_every=1, evaluate_train_every=None)
     assert max(step for _, step in kept.sizes) == 8
