@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from boxscore.detection import decode, to_rle
 
@@ -18,6 +18,7 @@ LONGEST, SHORTEST = 512, 256
 
 _OBJECTS = 100  # of one picture, those with the highest scores
 _MASKS = 30  # likewise
+_QUANTILE = 10_000  # pixels that are looked at for the darkest and the brightest
 _STRIDE = 8  # pixels between those that the error of a label map is measured on
 
 Size = tuple[int, int]
@@ -36,12 +37,11 @@ def sample_of_objects(
         target: ``boxes`` xyxy or ``boxes_xywh``, ``labels``, and ``masks`` where there are.
         detection: the same with ``scores``.
     """
-    shown = picture_of(image)
-    size = shown.shape[0], shown.shape[1]
+    size = size_of(image)
     if "masks" not in detection:  # those of the truth would hide what is compared
         target = {name: value for name, value in target.items() if name != "masks"}
     truth, prediction = _objects(target, frame, size), _objects(detection, frame, size)
-    return Sample(image_id, error, shown, truth, prediction)
+    return Sample(image_id, error, bytes_of(image), size, truth, prediction)
 
 
 def sample_of_maps(
@@ -63,13 +63,13 @@ def sample_of_maps(
         logits: (C, H, W).
         ignore_index: the label that counts nowhere.
     """
-    shown = picture_of(image)
-    size = shown.shape[0], shown.shape[1]
+    size = size_of(image)
     predicted = _labels(_at_size(logits, size)[None])[0]
     truth: LabelMap = _at_size(target, size).cpu().numpy().astype(np.int64)
     if ignore_index is not None:
         truth[truth == ignore_index] = -1
-    return Sample(image_id, error, shown, truth, predicted.cpu().numpy().astype(np.int64))
+    found = predicted.cpu().numpy().astype(np.int64)
+    return Sample(image_id, error, bytes_of(image), size, truth, found)
 
 
 def map_errors(logits: Tensor, targets: Tensor, ignore_index: int | None) -> list[float]:
@@ -87,31 +87,34 @@ def map_errors(logits: Tensor, targets: Tensor, ignore_index: int | None) -> lis
     return [float(share) for share in shares.tolist()]
 
 
-def picture_of(image: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def bytes_of(image: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """RGB in bytes, shape (height, width, 3), of an image (C, H, W) however it is normalised.
 
-    Bytes and values from 0 to 1 are kept. Of others the darkest and the brightest hundredth of each
-    channel become black and white.
+    Of a large image every n-th pixel is kept. Bytes and values from 0 to 1 stay as they are; of
+    others the darkest and the brightest hundredth of each channel become black and white.
     """
     pixels = torch.as_tensor(image).detach()
+    stride = max(1, max(pixels.shape[-2:]) // (2 * LONGEST))
     pixels = pixels[:3] if len(pixels) >= 3 else pixels[:1].expand(3, -1, -1)
-    height, width = pixels.shape[-2:]
-    scale = min(LONGEST / max(height, width), max(1.0, SHORTEST / max(height, width)))
-    size = max(1, round(height * scale)), max(1, round(width * scale))
-    is_bytes = pixels.dtype == torch.uint8
-    small = nn.functional.interpolate(
-        pixels[None].float(), size=size, mode="bilinear", align_corners=False, antialias=scale < 1
-    )[0].cpu()
-    if is_bytes:
-        small = small / 255
-    elif not (small.min() >= 0 and small.max() <= 1 + 1e-3):
-        flat = small.reshape(3, -1)
-        low, high = (flat.quantile(q, dim=1)[:, None, None] for q in (0.01, 0.99))
-        small = (small - low) / (high - low).clamp(min=1e-6)
-    result: np.ndarray[Any, np.dtype[np.uint8]] = (
-        (small.nan_to_num().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
-    )
+    pixels = pixels[:, ::stride, ::stride].cpu()
+    if pixels.dtype != torch.uint8:
+        pixels = pixels.float()
+        low, high = pixels.aminmax()
+        if not (low >= 0 and high <= 1 + 1e-3):
+            some = pixels.reshape(3, -1)[:, :: max(1, pixels[0].numel() // _QUANTILE)]
+            low, high = (some.quantile(q, dim=1)[:, None, None] for q in (0.01, 0.99))
+            pixels = ((pixels - low) / (high - low).clamp(min=1e-6)).nan_to_num()
+        pixels = pixels.mul(255).add_(0.5).clamp_(0, 255).byte()
+    result: np.ndarray[Any, np.dtype[np.uint8]] = pixels.permute(1, 2, 0).contiguous().numpy()
     return result
+
+
+def size_of(image: Any) -> Size:
+    """Height and width of the picture of an image (C, H, W)."""
+    height, width = image.shape[-2:]
+    longest = max(height, width)
+    scale = min(LONGEST / longest, max(1.0, SHORTEST / longest))
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def _labels(logits: Tensor) -> Tensor:

@@ -35,16 +35,17 @@ def draw(sample: Sample, names: Mapping[int, str], confidence: float = 0.5) -> I
         confidence: below which detections are not drawn.
     """
     places = {label: place for place, label in enumerate(names)}
+    image = np.asarray(Image.fromarray(sample.image).resize(sample.size[::-1]))
     if isinstance(sample.truth, Objects) and isinstance(sample.prediction, Objects):
         found = _from(confidence, sample.prediction)
-        counts, panels = _of_objects(sample.truth, found, sample.image, names)
+        counts, panels = _of_objects(sample.truth, found, image, names)
         captions = f"truth  {sample.image_id}  {counts[0]}", f"from {confidence:.2f}  {counts[1]}"
         return _side_by_side(panels, captions, {})
     assert not isinstance(sample.truth, Objects)
     assert not isinstance(sample.prediction, Objects)
-    left = Image.fromarray(_tinted(sample.image, sample.truth, places))
+    left = Image.fromarray(_tinted(image, sample.truth, places))
     shown = np.where(sample.truth < 0, -1, sample.prediction)
-    right = Image.fromarray(_tinted(sample.image, shown, places))
+    right = Image.fromarray(_tinted(image, shown, places))
     counted = np.unique([*np.unique(sample.truth), *np.unique(shown)]).tolist()
     legend = {names[label]: colour_of(places[label]) for label in counted if label in places}
     captions = f"truth  {sample.image_id}", f"prediction  {sample.error:.0%} of pixels wrong"

@@ -44,7 +44,8 @@ class Sample:
     Attributes:
         image_id: as text.
         error: of the prediction, from 0 to 1.
-        image: RGB, shape (height, width, 3).
+        image: RGB, shape (height, width, 3); drawn at another size.
+        size: height and width of the picture, to which the following refer.
         truth: the ground truth.
         prediction: all that was predicted.
     """
@@ -52,6 +53,7 @@ class Sample:
     image_id: str
     error: float
     image: NDArray[np.uint8]
+    size: tuple[int, int]
     truth: Objects | LabelMap
     prediction: Objects | LabelMap
 

@@ -82,7 +82,7 @@ def test_an_error_of_theirs_costs_pictures_only(monkeypatch: pytest.MonkeyPatch)
     def fails(*_: Any, **__: Any) -> None:
         raise RuntimeError("no such picture")
 
-    monkeypatch.setattr("boxscore.pictures.capture.picture_of", fails)
+    monkeypatch.setattr("boxscore.pictures.capture.bytes_of", fails)
     with warns("no such picture"):
         kept = pictures(on_error="warn", steps=3)
     assert kept.sizes == {}

@@ -16,7 +16,7 @@ MAP = np.zeros((2, 2), np.int64)
 
 
 def sample(image_id: str, error: float) -> Sample:
-    return Sample(image_id, error, IMAGE, MAP, MAP)
+    return Sample(image_id, error, IMAGE, (2, 2), MAP, MAP)
 
 
 def measured(images: list[tuple[str, float]], fixed: int = 3, worst: int = 2) -> Samples:
