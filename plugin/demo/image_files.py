@@ -113,5 +113,6 @@ def _opened(file: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(file) as image:
             yield image
-    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    # a library that replaces Image.open may look for a plug-in of its own
+    except (OSError, SyntaxError, EOFError, ImportError, Image.DecompressionBombError) as error:
         raise ValueError(f"{file}: cannot be read as an image: {error}") from None
