@@ -65,7 +65,8 @@ class TensorBoardLogger:
             OSError: the folder cannot be written to.
             ValueError: the start's folder leaves the log folder.
         """
-        if self._start == start and self._process == os.getpid():
+        is_open = self._start == start and self._process == os.getpid()
+        if is_open and not start.resumed:  # or what the series hold by now would be written again
             return
         self.close()
         self.prepare()

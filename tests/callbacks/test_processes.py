@@ -20,6 +20,8 @@ from boxscore.losses import cross_entropy_loss
 from tests.tiny import CLASSES, Pictures, collate, fcos, two_stage
 from tests.together import together
 
+pytestmark = pytest.mark.slow
+
 SIZES = pytest.mark.parametrize("size", [2, 3])
 
 
