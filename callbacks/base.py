@@ -225,8 +225,10 @@ class CallbackBase:
                 status = status if status == "FAILED" else ended(error)
                 raise
             finally:
-                self._artifacts.close(status)
-                self.run.close(status)
+                try:
+                    self._artifacts.close(status)
+                finally:  # a signal while they are waited for changes nothing of the status
+                    self.run.close(status)
 
     def _final_evaluation(self) -> Status:
         run, evaluator = self._open

@@ -7,6 +7,7 @@ import html
 import importlib.util
 import json
 import math
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -42,9 +43,7 @@ def report(history: History, remarks: Sequence[str] = ()) -> str:
         "script": (_STATIC / "report.js").read_text("utf-8"),
     }
     page = (_STATIC / "report.html").read_text("utf-8")
-    for name, text in parts.items():
-        page = page.replace("{{" + name + "}}", text, 1)
-    return page
+    return re.sub("{{([a-z]+)}}", lambda place: parts[place[1]], page)  # of the page alone
 
 
 def _plotly() -> str:

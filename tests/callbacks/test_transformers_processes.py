@@ -332,8 +332,7 @@ def test_what_transformers_does_to_detr(told: Told, tmp_path: Path, size: int) -
 def test_a_killed_rank_fails_the_run(tmp_path: Path) -> None:
     """And nothing hangs: torchrun ends what is left."""
     launched(MODULE, 2, tmp_path, "kill", seconds=150, fails=True)
-    # the exchange with the killed rank fails, unless torchrun's SIGTERM comes first
-    assert (tmp_path / "0").read_text() in ("FAILED", "KILLED")
+    assert (tmp_path / "0").read_text() == "FAILED"
     assert not (tmp_path / "1").exists()  # it has no loggers
 
 
