@@ -8,7 +8,6 @@ of its sign, as MLflow's SQL stores do, and so differs from NaN.
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 import shutil
 import tempfile
@@ -23,6 +22,7 @@ from boxscore.keys import FACT
 from boxscore.logger import Refused, Status
 from boxscore.records import File, Item, Point, RunStart, Tag
 
+from .mlflow_datasets import FINGERPRINT, evaluated_set
 from .mlflow_images import LOGGED_IMAGES, image_paths
 from .mlflow_page import RunPage
 from .mlflow_requests import Rejected, Unclear, mlflow_request
@@ -30,9 +30,6 @@ from .resume import unrecorded
 from .tracking_uri import absolute, artifacts_beside, no_folder, public, sqlite_file
 
 _RUN = f"{FACT}run"
-_FINGERPRINT = f"{FACT}fingerprint."  # and a split: an evaluated set, also sent as dataset input
-_DATASET = f"{FACT}dataset"
-_LONGEST_DIGEST = 36  # characters
 _TRIES = 3  # of a request that meets an internal error of the server
 
 _Refusals = list[tuple[Item, Exception]]
@@ -172,7 +169,7 @@ class MLflowLogger:
         tags = [item for item in items if isinstance(item, Tag)]
         files = [item for item in items if isinstance(item, File)]
         refused = self._written(points, self._log_points) + self._written(tags, self._set_tags)
-        sets = [tag for tag in tags if tag.name.startswith(_FINGERPRINT)]
+        sets = [tag for tag in tags if tag.name.startswith(FINGERPRINT)]
         refused += self._written(sets, self._add_inputs)
         for file in files:
             refused += self._stored(file)
@@ -302,11 +299,9 @@ class MLflowLogger:
 
         assert self._start is not None
         inputs = []
-        for tag in fingerprints:
-            split = tag.name.removeprefix(_FINGERPRINT)
-            name = f"{self._start.tags.get(_DATASET, 'dataset')}-{split}"
-            dataset = Dataset(name, _digest(tag.value), source_type="boxscore", source=name)
-            inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", split)]))
+        for one in (evaluated_set(tag, self._start) for tag in fingerprints):
+            dataset = Dataset(one.name, one.digest, source_type="boxscore", source=one.name)
+            inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", one.split)]))
         self._client.log_inputs(self._run, datasets=inputs)
 
     def _stored(self, file: File) -> _Refusals:
@@ -345,19 +340,6 @@ def _experiment_id(client: Any, name: str, artifacts: str | None) -> str:
     if found.lifecycle_stage != "active":
         raise ValueError(f"the experiment {name!r} was deleted; restore it or name another")
     return str(found.experiment_id)
-
-
-def _digest(fingerprint: str) -> str:
-    """``fingerprint`` in MLflow's 36 characters, injectively: no legal one holds a tilde.
-
-    >>> _digest("7f3a2c000000")
-    '7f3a2c000000'
-    >>> len(_digest("traffic-validation-set-north-version-2024-11-05-final"))
-    36
-    """
-    if len(fingerprint) <= _LONGEST_DIGEST:
-        return fingerprint
-    return f"{fingerprint[:23]}~{hashlib.sha256(fingerprint.encode()).hexdigest()[:12]}"
 
 
 def _create_database(uri: str) -> None:

@@ -1,4 +1,4 @@
-"""What MLflow's pages show beside a run's curves: the experiment's view, the run's description."""
+"""What MLflow's pages show beside a run's curves: a view of the experiment, description, model."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from boxscore.records import File, Point, RunStart
 
 from .mlflow_description import NOTE, Description, is_ours
 from .mlflow_images import image_key, image_paths
+from .mlflow_models import BestModel
 from .mlflow_requests import mlflow_request
 from .mlflow_view import first_keys, renew_view, view_fragment
 from .tracking_uri import public
 
 
 class RunPage:
-    """Keeps both up to date, and prints the link of the view; no error of it reaches the run.
+    """Keeps them up to date, and prints the link of the view; no error of it reaches the run.
 
     Args:
         client: an `MlflowClient`.
@@ -33,6 +34,7 @@ class RunPage:
         self._keys = set(first_keys(start.tags))
         self._pictures_at = 0
         self._description = Description(start)
+        self._model = BestModel(client, info, start)
         self._renew_view()
         if start.resumed:
             return
@@ -52,6 +54,8 @@ class RunPage:
             self._renew_view()
         if self._description.follow(points):
             self._describe()
+        with suppress(Refused, OSError), mlflow_request(self._uri):
+            self._model.follow(points)
 
     def close(self) -> None:
         """Renew the view once more: another run may have written it at the same moment."""
