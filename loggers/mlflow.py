@@ -26,6 +26,7 @@ from .mlflow_datasets import FINGERPRINT, evaluated_set
 from .mlflow_images import LOGGED_IMAGES, image_paths
 from .mlflow_page import RunPage
 from .mlflow_requests import Rejected, Unclear, mlflow_request
+from .mlflow_system import system_monitor
 from .resume import unrecorded
 from .tracking_uri import absolute, artifacts_beside, no_folder, public, sqlite_file
 
@@ -64,6 +65,8 @@ class MLflowLogger:
         self._recorded: Mapping[str, int] = {}
         self._refused: _Refusals = []
         self._tries = 0
+        self._monitor: Any = None
+        self._is_watched = run is None  # whether this is the process of a run of boxscore's
         self._most = {self._log_points: 1000, self._set_tags: 100, self._set_params: 100}
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -122,7 +125,9 @@ class MLflowLogger:
                 f"credentials are missing for {known}, as they are never written to a spool: give "
                 "the whole URI with --tracking-uri or in MLFLOW_TRACKING_URI"
             )
-        return cls(uri, experiment=place.get("experiment"), run=place.get("run"))
+        logger = cls(uri, experiment=place.get("experiment"), run=place.get("run"))
+        logger._is_watched = False
+        return logger
 
     def open(self, start: RunStart) -> None:
         """Find or create the run of ``start.id``, set it to RUNNING, write its tags and params.
@@ -154,6 +159,8 @@ class MLflowLogger:
         self._refused += self._written(params, self._set_params)
         self._repeat_unclear(self._refused, len(tags) + len(params))
         self._page = RunPage(self._client, self._uri, run.info, start)
+        if self._is_watched and self._monitor is None:
+            self._monitor = system_monitor(self._uri, self._run, resumed=start.resumed)
 
     def log(self, items: Sequence[Item]) -> None:
         """Write ``items``; MLflow keeps an identical point once.
@@ -204,7 +211,9 @@ class MLflowLogger:
                 self._client._tracking_client.store.update_run_info(
                     self._run, RunStatus.from_string(status), ended, None
                 )
-        self._run, self._client = "", None
+        if self._monitor is not None:
+            self._monitor.finish()
+        self._run, self._client, self._monitor = "", None, None
 
     def _last_steps(self) -> dict[str, int]:
         # the latest metric of a key is that of the largest step

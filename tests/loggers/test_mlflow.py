@@ -443,3 +443,25 @@ def test_the_users_own_requests_keep_their_limits(
     seen.clear()
     MlflowClient(server.uri).search_experiments()
     assert seen == [(3, 77)]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_system_metrics_are_logged_where_mlflow_is_told_to(
+    sqlite: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
+    start = run_start()
+    logger = MLflowLogger(sqlite)
+    logger.open(start)
+
+    def logged() -> set[str]:
+        (run,) = runs(sqlite, start)
+        return {key for key in run.data.metrics if key.startswith("system/")}
+
+    deadline = time.monotonic() + 60
+    while not logged() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    logger.close()
+    assert "system/cpu_utilization_percentage" in logged()
+    assert "not logged" not in capfd.readouterr().err
