@@ -24,7 +24,7 @@ from boxscore.identity.wrappers import unwrapped
 from boxscore.keys import further_split
 
 from .artifacts import Artifacts
-from .progress import Progress
+from .progress import Progress, with_bar
 
 COSTLY, LONG_ENOUGH = 0.2, 60.0
 """Share of the time, and seconds, from which on the cost of evaluating is worth a warning."""
@@ -39,6 +39,7 @@ class Evaluator:
         predict: from a model and a batch to `Found`, None where it is not known.
         is_evaluating: whether an evaluation is under way.
         runs_model: whether boxscore itself calls the model now.
+        shows_bar: whether long evaluations show a bar; not beside a framework's own.
         evaluated_at: the step of the last evaluation of a test set, -1 before.
     """
 
@@ -50,7 +51,7 @@ class Evaluator:
         self.loaders: dict[str, Any] = {}
         self.train_loader: Any = None
         self.predict: Predict | None = None
-        self.is_evaluating = self.runs_model = False
+        self.is_evaluating = self.runs_model = self.shows_bar = False
         self.evaluated_at = -1
         self._open: dict[str, Evaluation] = {}
         self._together = 1
@@ -190,7 +191,7 @@ class Evaluator:
         from boxscore.identity.wrappers import without_ddp
         from boxscore.losses import modes_kept
 
-        from .sharding import random_numbers_kept, share
+        from .sharding import batches_in_share, random_numbers_kept, share
 
         assert self.predict is not None
         split = evaluation.split
@@ -203,7 +204,10 @@ class Evaluator:
                 raise RuntimeError("the processes are at different steps")
             model.eval()
             stack.enter_context(buffers_of_the_first(model))
-            for batch, ids, keep in share(loader, count, self._reader):
+            batches = share(loader, count, self._reader)
+            if self.shows_bar:
+                batches = with_bar(batches, batches_in_share(loader, count), f"evaluating {split}")
+            for batch, ids, keep in batches:
                 found = check_found(self.predict(without_ddp(model), batch), self._run.task)
                 self._measure(split, batch, found, keep, ids if split == "train" else None)
 

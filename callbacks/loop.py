@@ -228,6 +228,7 @@ class LoopCallback(CallbackBase):
         except BaseException:
             self._signals.close()
             raise
+        self._open[1].shows_bar = True
         if distributed.size() == 1:  # or other processes may be gone by then
             self._process = os.getpid()
             atexit.register(self._end_with_process)

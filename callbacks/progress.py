@@ -1,10 +1,13 @@
-"""How far a training is: images, batches, and which images it was trained on."""
+"""How far a training and an evaluation are."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from boxscore import distributed
 from boxscore.fingerprint import identifier
@@ -15,6 +18,11 @@ AT_ONCE = 1024
 
 KEPT = ("image_id", "boxes", "labels", "iscrowd", "area")
 """What is kept of a target; masks would fill the memory."""
+
+SHOWN_AFTER = 3.0
+"""Seconds from which on an evaluation shows a bar."""
+
+Batch = TypeVar("Batch")
 
 
 class Progress:
@@ -107,3 +115,43 @@ def _identifiers(ids: list[Any]) -> list[str]:
 
         ids = torch.stack([i.detach().reshape(()) for i in ids]).tolist()
     return [identifier(i) for i in ids]
+
+
+def with_bar(batches: Iterable[Batch], total: int | None, text: str) -> Iterator[Batch]:
+    """Yield ``batches``; from the fourth second on, a bar on the terminal shows how many are done.
+
+    There is none in the other processes of a training, nor where tqdm draws bars.
+
+    Args:
+        batches: of an evaluation.
+        total: how many these are; None where that is not known.
+        text: stands before the bar, on a terminal only.
+    """
+    if distributed.rank() or not sys.stdout.isatty():
+        yield from batches
+        return
+    from rich import get_console
+    from rich.errors import LiveError
+    from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    # on its own console rich stacks a bar below another one
+    bar = Bar("{task.description}", *columns, console=get_console(), transient=True)
+    task = bar.add_task(text, total=total)
+    shown_at = time.monotonic() + SHOWN_AFTER
+    try:
+        for done, batch in enumerate(batches):
+            bar.update(task, completed=done)
+            if time.monotonic() > shown_at and not _tqdm_draws():
+                shown_at = math.inf
+                with suppress(LiveError):  # older versions of rich stack none
+                    bar.start()
+            yield batch
+    finally:
+        bar.stop()
+
+
+def _tqdm_draws() -> bool:
+    tqdm = getattr(sys.modules.get("tqdm"), "tqdm", None)
+    return bool(getattr(tqdm, "_instances", ()))

@@ -110,6 +110,14 @@ def share(loader: Any, count: int | None, reader: BatchReader) -> Share:
     return _in_turn(loader, groups, ids, reader)
 
 
+def batches_in_share(loader: Any, count: int | None) -> int | None:
+    """How many batches `share` yields, about; None where the loader does not tell."""
+    batches = length(loader)
+    if count is not None:
+        batches = min(batches, math.ceil(count / _batch_size(loader)))
+    return batches if _is_shared(loader) else math.ceil(batches / distributed.size()) or None
+
+
 def _whole(loader: Any, reader: BatchReader) -> Share:
     """All batches of the loader, less the images that its sampler repeats to make ranks even."""
     left = own_images(loader)

@@ -20,16 +20,18 @@ def system_monitor(uri: str, run: str, *, resumed: bool) -> Any | None:
         run: MLflow's id of the run.
         resumed: whether the run has system metrics of an earlier process.
     """
-    from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING
+    from mlflow import environment_variables
 
-    if not MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get():
+    asked: Any = environment_variables.MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING
+    if not asked.get():
         return None
     reason = "MLflow would print the credentials in the tracking URI: move them to the environment"
     if uri == public(uri):
         try:
-            from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+            from mlflow.system_metrics import system_metrics_monitor
 
-            monitor = SystemMetricsMonitor(run, resume_logging=resumed, tracking_uri=uri)
+            maker: Any = system_metrics_monitor.SystemMetricsMonitor
+            monitor = maker(run, resume_logging=resumed, tracking_uri=uri)
             monitor.start()
             return monitor
         except Exception as error:  # such as a missing psutil

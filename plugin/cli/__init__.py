@@ -111,12 +111,12 @@ def demo(**options: object) -> None:
     Takes two to three minutes.
     """
     with one_line():
-        from rich.console import Console
+        from rich import get_console
 
         from boxscore.demo import Plan, report, what_to_look_at
         from boxscore.demo import demo as train
 
-        plans, console = Plan(**options).models(), Console()  # type: ignore[arg-type]
+        plans, console = Plan(**options).models(), get_console()  # type: ignore[arg-type]
         measured = [report(train(plan, console), plan, console) for plan in plans]
         if len(plans) > 1 and all(measured):
             console.print(what_to_look_at(plans), soft_wrap=True)
