@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,13 +77,15 @@ class Artifacts:
         """
         if (samples := evaluation.share.samples) is None:
             return
+        from boxscore.pictures.capture import of_batch
+
         with self._run.warnings.catch("pictures"):
             names = self._names(batch, targets, samples.images)
             samples.images += len(names)
-            errors, make = self._measured(evaluation, predictions, targets)
+            metric, ignored = evaluation.share.task_metric, evaluation.ignore_index
+            errors, make = of_batch(metric, predictions, targets, ignored)
             for place in samples.wanted(names, errors):
-                image, frame = self._reader.image(batch, place)
-                samples.add(make(place, names[place], errors[place], image, frame))
+                samples.add(make(place, names[place], *self._reader.image(batch, place)))
 
     def _names(self, batch: Any, targets: Any, before: int) -> list[str]:
         """The ids of a batch's images; numbers, as they come, of those without."""
@@ -95,24 +97,6 @@ class Artifacts:
             f"image {rank}{before + place}" if one is None else identifier(one)
             for place, one in enumerate(ids)
         ]
-
-    def _measured(
-        self, evaluation: Evaluation, predictions: Any, targets: Any
-    ) -> tuple[Sequence[float], Callable[..., Any]]:
-        """The error of each image, and what makes a sample of one."""
-        from boxscore.pictures import capture
-
-        if self._run.task == "semantic-segmentation":
-            index = evaluation.ignore_index
-            errors = capture.map_errors(predictions, targets, index)
-            return errors, lambda n, name, error, image, frame: capture.sample_of_maps(  # noqa: ARG005
-                name, error, image, target=targets[n], logits=predictions[n], ignore_index=index
-            )
-        metric = evaluation.share.task_metric
-        errors = metric.image_errors() if hasattr(metric, "image_errors") else [0.0] * len(targets)
-        return errors, lambda n, name, error, image, frame: capture.sample_of_objects(
-            name, error, image, frame=frame, target=targets[n], detection=predictions[n]
-        )
 
     def finish(self, results: Results, evaluation: Evaluation) -> None:
         """Draw what was chosen of ``evaluation``, which was recorded, and renew the report."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -127,28 +126,17 @@ def _measure(
         image_id = ids[place]
         if image_id is None and isinstance(target, Mapping):
             image_id = target.get("image_id")
-        given: Any = [prediction], [target]
+        found: Any = [prediction]
+        truth: Any = [target]
         if not isinstance(target, Mapping):
-            given = torch.as_tensor(np.stack([prediction])), torch.as_tensor(np.stack([target]))
-        evaluation.update(*given, image_ids=None if image_id is None else [image_id])
+            found, truth = (torch.as_tensor(np.stack(maps)) for maps in (found, truth))
+        evaluation.update(found, truth, image_ids=None if image_id is None else [image_id])
         if images:
             name = f"image {place}" if image_id is None else identifier(image_id)
-            _choose(evaluation, samples, name, _channels_first(images[place]), given)
-
-
-def _choose(evaluation: Evaluation, samples: Samples, name: str, image: Any, given: Any) -> None:
-    """Keep an image that was measured last where it belongs to the chosen ones."""
-    (prediction, *_), (target, *_) = given
-    if isinstance(target, Mapping):
-        size = tuple(image.shape[-2:])
-        errors = evaluation.share.task_metric.image_errors()  # type: ignore[attr-defined]
-        make = partial(capture.sample_of_objects, frame=size, target=target, detection=prediction)
-    else:
-        index = evaluation.ignore_index
-        errors = capture.map_errors(given[0], given[1], index)
-        make = partial(capture.sample_of_maps, target=target, logits=prediction, ignore_index=index)
-    if samples.wanted([name], errors):
-        samples.add(make(name, errors[0], image))
+            metric, image = evaluation.share.task_metric, _channels_first(images[place])
+            errors, make = capture.of_batch(metric, found, truth, evaluation.ignore_index)
+            if samples.wanted([name], errors):
+                samples.add(make(0, name, image, image.shape[-2:]))
 
 
 def _channels_first(image: Any) -> Any:

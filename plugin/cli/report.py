@@ -58,8 +58,9 @@ def read_folder(folder: Path) -> History:
                     series = history.series.setdefault(key, Series())
                     series.add(event.step, value.simple_value)
                 elif value.HasField("image"):
-                    name = f"{value.tag}.webp"
-                    history.pictures[name] = event.step, value.image.encoded_image_string
+                    content = value.image.encoded_image_string
+                    ending = ".png" if content.startswith(b"\x89PNG") else ".webp"
+                    history.pictures[value.tag + ending] = event.step, content
                 elif value.tag.startswith("tags/") and value.tensor.string_val:
                     name = value.tag.removeprefix("tags/")
                     texts[name] = value.tensor.string_val[0].decode("utf-8", "replace")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,39 @@ _QUANTILE = 10_000  # pixels that are looked at for the darkest and the brightes
 _STRIDE = 8  # pixels between those that the error of a label map is measured on
 
 Size = tuple[int, int]
+
+
+Maker = Callable[[int, str, Any, Size], Sample]
+"""From an image's place in its batch, id, pixels (C, H, W), and frame to a sample."""
+
+
+def of_batch(
+    metric: Any, predictions: Any, targets: Any, ignore_index: int | None
+) -> tuple[Sequence[float], Maker]:
+    """The error of each image of a batch, and what makes a sample of one.
+
+    Args:
+        metric: has measured the batch last.
+        predictions: as it took them.
+        targets: likewise.
+        ignore_index: of semantic targets, which are one tensor.
+    """
+    if isinstance(targets, Tensor):
+
+        def of_maps(n: int, image_id: str, image: Any, frame: Size) -> Sample:  # noqa: ARG001
+            known: Any = {"target": targets[n], "logits": predictions[n]}
+            return sample_of_maps(image_id, errors[n], image, ignore_index=ignore_index, **known)
+
+        errors = map_errors(predictions, targets, ignore_index)
+        return errors, of_maps
+
+    def of_objects(n: int, image_id: str, image: Any, frame: Size) -> Sample:
+        known: Any = {"target": targets[n], "detection": predictions[n]}
+        return sample_of_objects(image_id, errors[n], image, frame=frame, **known)
+
+    known = hasattr(metric, "image_errors")  # a metric of the user's may have none
+    errors = metric.image_errors() if known else [0.0] * len(targets)
+    return errors, of_objects
 
 
 def sample_of_objects(
