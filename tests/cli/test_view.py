@@ -19,11 +19,14 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
+from PIL import Image
 
 from boxscore import Identity, Run
 from boxscore.cli.view import Links, servers
+from boxscore.keys import picture_name, pictures_scope
 from boxscore.logger import Logger
 from boxscore.loggers import DurableLogger, MLflowLogger, TensorBoardLogger
+from boxscore.records import File
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = [
@@ -39,9 +42,25 @@ TARGET: dict[str, Any] = {
 PERFECT = {**TARGET, "scores": np.array([0.9])}
 
 
-def train(folder: Path, identity: Identity) -> None:
+BACKBONES = ["MobileNetV3", "ResNet-18"]
+HOSTILE = "<script>alert(1)</script>"
+PICTURE_STEPS = (10, 20)
+
+
+def pictures(run: Run, folder: Path) -> list[File]:
+    """Two images of the evaluation at the run's step."""
+    scope = pictures_scope("bccd", "test", run.tagged("fingerprint.test"))
+    files = []
+    for image_id in ("1", "2"):
+        path = folder / f"{image_id}.webp"
+        Image.new("RGB", (64, 32), (0, 8 * run.step, 0)).save(path)
+        files.append(File(picture_name(scope, image_id), str(path), run.step, "test"))
+    return files
+
+
+def train(folder: Path, uri: str, identity: Identity) -> None:
     """Log twenty steps, as a callback would."""
-    tracker = MLflowLogger(f"sqlite:///{folder / 'mlflow.db'}")
+    tracker = MLflowLogger(uri)
     loggers: list[Logger] = [
         TensorBoardLogger(folder / "runs"),
         DurableLogger(tracker, folder / "spool", patience=200),
@@ -54,6 +73,7 @@ def train(folder: Path, identity: Identity) -> None:
         loggers=loggers,
         log_every=1,
         on_error="raise",
+        params={HOSTILE: HOSTILE},
     )
     with run:
         for step in range(1, 21):
@@ -62,14 +82,20 @@ def train(folder: Path, identity: Identity) -> None:
                 with run.evaluation(step=step) as evaluation:
                     found = PERFECT | {"boxes": TARGET["boxes"] + 20 / step}
                     evaluation.update([found], [TARGET], {"loss_cls": 3 / step, "loss_bbox": 1.0})
+            if step in PICTURE_STEPS:
+                run.log(pictures(run, folder))
+
+
+def train_all(folder: Path, uri: str) -> None:
+    """Two algorithms at two input sizes with two backbones, in one experiment."""
+    for algorithm, size, backbone in product(("FCOS", "RetinaNet"), (320, 640), BACKBONES):
+        train(folder, uri, Identity(algorithm, f"{size}x{size}", backbone))
 
 
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two algorithms at two input sizes, in one experiment."""
     folder = tmp_path_factory.mktemp("logged")
-    for algorithm, size in product(("FCOS", "RetinaNet"), (320, 640)):
-        train(folder, Identity(algorithm, f"{size}x{size}", "ResNet-18"))
+    train_all(folder, f"sqlite:///{folder / 'mlflow.db'}")
     return folder
 
 
@@ -77,6 +103,19 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def links(logged: Path) -> Iterator[Links]:
     with servers(logged) as found:
         yield found
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def view(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of MLflow's saved view, of each store in turn."""
+    if request.param == "sqlite":
+        yield request.getfixturevalue("links").mlflow
+        return
+    folder, uri = tmp_path_factory.mktemp("logged"), request.getfixturevalue("postgres")
+    train_all(folder, uri)
+    with servers(folder, uri) as found:
+        assert found.mlflow is not None
+        yield found.mlflow
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +140,8 @@ def test_names_in_mlflow(logged: Path) -> None:
     experiment = client.get_experiment_by_name("bccd")
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id], run_view_type=ViewType.ALL)
-    assert sorted(run.info.run_name for run in runs) == [f"{group} ResNet-18" for group in GROUPS]
+    names = [f"{group} {backbone}" for group, backbone in product(GROUPS, BACKBONES)]
+    assert sorted(run.info.run_name for run in runs) == names
     keys = [set(run.data.metrics) for run in runs]
     for run, own in zip(runs, keys, strict=True):
         group = run.data.tags["boxscore.group"]
@@ -127,10 +167,10 @@ def test_names_in_mlflow(logged: Path) -> None:
 def test_names_in_tensorboard(logged: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    for group in GROUPS:
+    for group, backbone in product(GROUPS, BACKBONES):
         algorithm, size = group.split()
-        (folder,) = (logged / "runs" / "bccd" / algorithm / size).iterdir()
-        assert re.fullmatch(r"ResNet-18-[0-9a-f]{8}", folder.name)
+        (folder,) = (logged / "runs" / "bccd" / algorithm / size).glob(f"{backbone}-*")
+        assert re.fullmatch(r".*-[0-9a-f]{8}", folder.name)
         tags = {}
         for split in ("train", "test"):
             events = EventAccumulator(str(folder / split))
@@ -149,7 +189,7 @@ def test_names_in_tensorboard(logged: Path) -> None:
 def test_tensorboard_keeps_every_point_and_overlays_train_and_test(links: Links, page: Any) -> None:
     runs = fetch(f"{links.tensorboard}data/runs")
     tag = "loss RetinaNet 640x640/total"
-    having = [run for run in runs if "RetinaNet/640x640" in run]
+    having = [run for run in runs if "RetinaNet/640x640/ResNet-18" in run]
     assert len(having) == 2
     for run in having:
         query = urllib.parse.urlencode({"run": run, "tag": tag})
@@ -163,21 +203,34 @@ def test_tensorboard_keeps_every_point_and_overlays_train_and_test(links: Links,
 
 
 @pytest.mark.slow
-def test_mlflow_opens_on_metrics_and_losses_by_group(links: Links, page: Any) -> None:
-    assert links.mlflow is not None
-    page.goto(links.mlflow)
+def test_mlflow_opens_on_metrics_and_losses_by_group(view: str, page: Any) -> None:
+    odd: list[str] = []
+    page.on("dialog", lambda dialog: odd.append(dialog.message))
+    page.on("pageerror", lambda error: odd.append(str(error)))
+    page.on("request", lambda one: odd.append(one.url) if is_elsewhere(one.url) else None)
+    page.goto(view)
     for group in GROUPS:
         page.get_by_text(f"loss {group}", exact=True).first.wait_for(timeout=90_000)
     lines = page.locator("body").inner_text().splitlines()
     shown = [re.sub(r" \(\d+\)$", "", line) for line in lines]
-    sections = [line for line in shown if re.fullmatch(r"(loss|metric|overview)[^/]*", line)]
+    sections = [line for line in shown if re.fullmatch(r"(loss|metric|overview|pict)[^/]*", line)]
     (of_set,) = (line for line in sections if line.startswith("metric bccd-test"))
-    assert sections == ["overview", of_set, *(f"loss {group}" for group in GROUPS)]
-    titles = [f"box_AP {of_set.removeprefix('metric ')}", *(f"total {group}" for group in GROUPS)]
+    named = of_set.removeprefix("metric ")
+    groups = [f"loss {group}" for group in GROUPS]
+    assert sections == ["overview", of_set, *groups, f"pictures {named}"]
+    titles = [f"box_AP {named}", *(f"total {group}" for group in GROUPS)]
     for title in titles:  # without a click, and whole
         box = page.get_by_text(title, exact=True).first
         assert box.evaluate("title => title.scrollWidth <= title.clientWidth"), title
         assert box.bounding_box()["y"] < 1100, title
+    page.get_by_text(f"pictures {named}", exact=True).first.scroll_into_view_if_needed()
+    shown = "[...document.images].filter(one => one.naturalWidth == 64).length"
+    page.wait_for_function(f"{shown} >= 8", timeout=90_000)  # one of each run, at least
+    assert odd == []
+
+
+def is_elsewhere(url: str) -> bool:
+    return urllib.parse.urlsplit(url).hostname not in ("127.0.0.1", None)
 
 
 @pytest.mark.slow
