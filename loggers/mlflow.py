@@ -22,8 +22,8 @@ from boxscore.keys import FACT
 from boxscore.logger import Refused, Status
 from boxscore.records import File, Item, Point, RunStart, Tag
 
-from .mlflow_datasets import FINGERPRINT, evaluated_set
 from .mlflow_images import LOGGED_IMAGES, image_paths
+from .mlflow_models import FINGERPRINT, evaluated_set
 from .mlflow_page import RunPage
 from .mlflow_requests import Rejected, Unclear, mlflow_request
 from .mlflow_system import system_monitor

@@ -1,21 +1,64 @@
-"""A run's best evaluation in MLflow's models tab, so that MLflow ranks models on one test set."""
+"""What MLflow ranks models by: evaluated sets as datasets, the best evaluation as a model."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from boxscore.catalogue import CATALOGUE
-from boxscore.keys import FACT, parse, summary
+from boxscore.keys import FACT, Key, legal, parse, short, summary
 from boxscore.records import Point, RunStart, Tag
 
-from .mlflow_datasets import FINGERPRINT, EvaluatedSet, evaluated_set
+FINGERPRINT = f"{FACT}fingerprint."
+"""Begins the tag of an evaluated set; the split follows."""
 
+_DATASET = f"{FACT}dataset"
+_LONGEST_DIGEST = 36  # characters
 _MAIN = {"detection": "box_AP", "instance-segmentation": "mask_AP", "semantic-segmentation": "IoU"}
-_FIGURES = {summary(name): name for name, entry in CATALOGUE.items() if entry.kind == "metric"}
+_FIGURES = {summary(name) for name, entry in CATALOGUE.items() if entry.kind == "metric"}
 _ILLEGAL = re.compile(r"[/:.%\"']")  # in the name of a logged model
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluatedSet:
+    """A dataset of MLflow's.
+
+    Attributes:
+        name: ``"bccd-test"``.
+        digest: the fingerprint, in at most 36 characters.
+        split: ``"train"``, ``"test"`` or ``"test-<name>"``.
+        in_keys: as the keys of its metrics name it, ``"bccd-test 7f3a2c"``.
+    """
+
+    name: str
+    digest: str
+    split: str
+    in_keys: str
+
+
+def evaluated_set(tag: Tag, start: RunStart) -> EvaluatedSet:
+    """The set whose fingerprint is in ``tag``."""
+    dataset = start.tags.get(_DATASET, "dataset")
+    split = tag.name.removeprefix(FINGERPRINT)
+    parts = Key("metric", "", dataset=legal(dataset), split=split, fingerprint=short(tag.value))
+    return EvaluatedSet(f"{dataset}-{split}", _digest(tag.value), split, parts.evaluated_set)
+
+
+def _digest(fingerprint: str) -> str:
+    """``fingerprint`` in MLflow's 36 characters, injectively: no legal one holds a tilde.
+
+    >>> _digest("7f3a2c000000")
+    '7f3a2c000000'
+    >>> len(_digest("traffic-validation-set-north-version-2024-11-05-final"))
+    36
+    """
+    if len(fingerprint) <= _LONGEST_DIGEST:
+        return fingerprint
+    return f"{fingerprint[:23]}~{hashlib.sha256(fingerprint.encode()).hexdigest()[:12]}"
 
 
 class BestModel:
