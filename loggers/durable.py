@@ -244,7 +244,7 @@ class DeliveryThread:
             if self._has_given_up:
                 return
             if spool is self._own:
-                self._arrived += len(batch.items)
+                self._arrived += len(batch.items) + batch.replaced
             if batch.status is None and (batch.size or not self._is_drained(spool)):
                 continue
             if spool is not self._own or batch.status is not None:

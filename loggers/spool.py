@@ -5,7 +5,8 @@
     <run>-<hex>/            readable by its owner alone
         calls.jsonl         the cursor: bytes that were delivered; run, destination, process;
                             then one line per call
-        files/              copies of the files that were recorded
+        files/              copies of the files that were recorded; of two reports of one name the
+                            earlier is replaced by a mark, as trackers keep the later one
 
 Every process has a folder of its own and locks it while it may write to or deliver it. A call is
 one unbuffered write: it survives SIGKILL at once, but not a power cut, as there is no fsync.
@@ -20,6 +21,7 @@ import json
 import os
 import shutil
 import socket
+import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -36,6 +38,8 @@ BATCH = 1000
 
 FORMAT = 2
 _CALLS, _FILES = "calls.jsonl", "files"
+_MARK = ".replaced"
+_REPORT = ".html"
 _CURSOR = b"%020d\n"
 _CHUNK = 1 << 16
 Place = Mapping[str, str | None]
@@ -136,6 +140,7 @@ class Batch:
         time: of `close`, in seconds since the epoch.
         size: bytes in the spool.
         unreadable: lines that are skipped.
+        replaced: files that are skipped, as a later one has the same name.
     """
 
     items: tuple[Item, ...] = ()
@@ -143,6 +148,7 @@ class Batch:
     time: float = 0.0
     size: int = 0
     unreadable: int = 0
+    replaced: int = 0
 
 
 class Spool:
@@ -161,6 +167,9 @@ class Spool:
         """Read the spool in ``folder``. Raises `ValueError` if it holds none, or none yet."""
         self.folder = folder
         self._calls = os.open(folder / _CALLS, os.O_RDWR) if descriptor is None else descriptor
+        self._last: dict[str, Path] = {}  # copies by the names of their files
+        self._in_delivery: set[Path] = set()
+        self._copies_lock = threading.Lock()
         try:
             cursor, head = itertools.islice(self._whole_lines(0), 2)
             facts = json.loads(head)
@@ -249,7 +258,17 @@ class Spool:
         except OSError:
             path.unlink(missing_ok=True)
             return replace(file, path=str(Path(file.path).absolute()))
+        if name.endswith(_REPORT):
+            self._replace_earlier(file.name, path)
         return replace(file, path=name)  # relative, as the spool may be moved
+
+    def _replace_earlier(self, name: str, copy: Path) -> None:
+        """Delete the last copy of a file called ``name``, unless it is being delivered."""
+        with self._copies_lock:
+            earlier, self._last[name] = self._last.get(name), copy
+            if earlier and earlier not in self._in_delivery and earlier.exists():
+                _mark_of(earlier).touch(mode=0o600)
+                earlier.unlink()
 
     def next(self) -> Batch:
         """The calls after the cursor; a torn last line is ignored."""
@@ -270,7 +289,14 @@ class Spool:
                 break
             items += more
             size += len(line)
-        return Batch(tuple(items), size=size, unreadable=unreadable)
+        kept = self._not_replaced(items)
+        return Batch(kept, size=size, unreadable=unreadable, replaced=len(items) - len(kept))
+
+    def _not_replaced(self, items: Sequence[Item]) -> tuple[Item, ...]:
+        """``items`` without files of which a later one follows; the copies of others stay."""
+        with self._copies_lock:
+            self._in_delivery = {Path(item.path) for item in items if isinstance(item, File)}
+            return tuple(item for item in items if not _is_replaced(item))
 
     def _whole_lines(self, position: int) -> Iterator[bytes]:
         rest = b""
@@ -307,6 +333,14 @@ class Spool:
         modified, self.cursor = self.modified, cursor
         os.pwrite(self._calls, _CURSOR % cursor, 0)
         os.utime(self._calls, (modified, modified))
+
+
+def _mark_of(copy: Path) -> Path:
+    return copy.with_name(copy.name + _MARK)
+
+
+def _is_replaced(item: Item) -> bool:
+    return isinstance(item, File) and _mark_of(Path(item.path)).exists()
 
 
 def _alphanumeric(text: str) -> str:

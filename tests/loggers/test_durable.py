@@ -152,6 +152,33 @@ def test_files_are_copied_when_they_are_recorded(tmp_path: Path) -> None:
     assert [*(tmp_path / "spool").iterdir()] == []
 
 
+def test_an_outage_keeps_the_last_report_alone(tmp_path: Path) -> None:
+    seen: list[tuple[str, str]] = []
+
+    class Reader(Unsteady):
+        def log(self, items: Sequence[Item]) -> None:
+            super().log(items)
+            seen.extend((i.name, Path(i.path).read_text()) for i in items if isinstance(i, File))
+
+    inner = Reader()
+    inner.gate.clear()
+    logger = DurableLogger(inner, tmp_path / "spool")
+    logger.open(RUN)
+    for step in range(5):
+        for name in ("report.html", "curves/test.json"):
+            (tmp_path / "f").write_text(f"{name} at {step}")
+            logger.log([File(name, str(tmp_path / "f"), step), *points(1, step)])
+    (spool,) = spools(tmp_path / "spool")
+    copies = [copy for copy in (spool.parent / "files").iterdir() if copy.stat().st_size]
+    assert sum(copy.name.endswith("report.html") for copy in copies) == 1
+    inner.gate.set()
+    logger.close()
+    assert seen.count(("report.html", "report.html at 4")) == 1
+    assert len(seen) == 1 + 5
+    assert len(inner.points) == 5
+    assert [*(tmp_path / "spool").iterdir()] == []
+
+
 def test_what_is_refused_is_named_once_with_step_and_value(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, wait_until: Waiter
 ) -> None:
