@@ -102,14 +102,24 @@ def main() -> None:
 @click.option("--backbone", type=click.Choice(BACKBONES), help="[default: resnet18 if it can be]")
 @click.option("--input-size", type=click.IntRange(32, 2048), default=128, show_default=True)
 @click.option("--steps", type=click.IntRange(1), default=120, show_default=True)
-@click.option("--data", type=FOLDER, help="Your images instead of the made ones (see README).")
+@click.option("--data", type=FOLDER, help="Your images instead of the made ones.")
 @click.option("--out", type=FOLDER, default="boxscore-demo", show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
 def demo(**options: object) -> None:
     """Train two small real models, or the one that is named, and log all of it.
 
     Takes two to three minutes.
-    """
+
+    \b
+    --data takes COCO's usual layout:
+      annotations/instances_train.json, instances_test.json or _val.json
+      images/                 sub-folders are searched, EXIF turns are heeded
+    For semantic segmentation:
+      images/
+      masks_semantic/         PNG label maps of the same stem
+      classes.json            {"classes": [name of label 0, ...], "ignore_index": 255}
+      splits/train.txt, test.txt or val.txt     an image's name in each line
+    """  # noqa: D301  # click reads the backspace
     with one_line():
         from rich import get_console
 
