@@ -29,6 +29,7 @@ else:
     require("pytorch_lightning", "boxscore[lightning]")
     from pytorch_lightning import Callback  # type: ignore[assignment]
 
+from boxscore.callbacks.reading.facts import Facts
 from boxscore.callbacks.reading.lightning_module import (
     Watched,
     criterion_of,
@@ -54,6 +55,7 @@ class BoxscoreCallback(CallbackBase, Callback):
     """
 
     status_if_not_closed = "FAILED"
+    watched = Watched
 
     def __init__(
         self, *, criterion: Callable[[Any, Any], Any] | None = None, **options: Unpack[Keywords]
@@ -135,17 +137,25 @@ class BoxscoreCallback(CallbackBase, Callback):
     def _begin(self, trainer: Any, module: Any, batch: Any) -> None:
         if trainer.fast_dev_run:  # of which Lightning logs nothing either
             return
-        images = None if batch is None else self.reader.images(batch)
-        facts = facts_of(trainer, images, self._criterion or criterion_of(module), self._given)
+        facts = self._facts_of(trainer, module, batch)
         if len(trainer.optimizers) > 1:
             text = "of several optimizers the first gives regularization and learning rate"
             self.warnings.warn_once("optimizers", text)
         self.start(trainer.strategy.model, next(iter(trainer.optimizers), None), facts)
         self._watch(trainer, module)
 
+    def _facts_of(self, trainer: Any, module: Any, batch: Any) -> Facts:
+        if type(module).__module__.startswith("rfdetr.") and self.options.predict is None:
+            text = "from boxscore.callbacks.rfdetr import BoxscoreCallback"
+            raise ValueError(f"RF-DETR's module has a callback of its own: {text}")
+        images = None if batch is None else self.reader.images(batch)
+        return facts_of(trainer, images, self._criterion or criterion_of(module), self._given)
+
     def _watch(self, trainer: Any, module: Any) -> None:
         fixed = self._open[0], self.reader, self.options, self.ignore_index
-        self._watched = Watched(trainer, module, self._criterion or criterion_of(module), *fixed)
+        self._watched = self.watched(
+            trainer, module, self._criterion or criterion_of(module), *fixed
+        )
         for hooked, see in self._watched.hooks.items():
             self.watch(hooked, see, is_compiled=module._compiler_ctx is not None)
 

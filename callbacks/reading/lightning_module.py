@@ -79,6 +79,12 @@ def loaders_of(trainer: Any) -> dict[str, Any]:
     return {f"held_out_{n}".removesuffix("_test"): loader for n, loader in named.items()}
 
 
+def validation_loaders(trainer: Any) -> dict[str, Any]:
+    """The loaders of a training's validations, which Lightning may never read, by name."""
+    source = trainer.fit_loop.epoch_loop.val_loop._data_source
+    return named_loaders(source.dataloader()) if source.is_defined() else {}
+
+
 def criterion_of(module: Any) -> Callable[[Any, Any], Any] | None:
     """The criterion of a usual name."""
     named = (getattr(module, name, None) for name in ("criterion", "loss_fn"))
@@ -94,16 +100,13 @@ def facts_of(trainer: Any, images: Any, criterion: Any, given: Collection[str]) 
         criterion: of a semantic training, or None.
         given: the options that the user gave.
     """
-    loaders, follows = loaders_of(trainer), "evaluate_every" not in given
-    source = trainer.fit_loop.epoch_loop.val_loop._data_source
-    if not loaders and not follows and source.is_defined():  # Lightning may never read them
-        loaders = named_loaders(source.dataloader())
+    follows = "evaluate_every" not in given
     network = lightning_network(trainer.lightning_module)
     train_loader, limit = trainer.train_dataloader, trainer.limit_val_batches
     return Facts(
         size=size_of(images),
         ignore_index=ignored_by(criterion) if criterion else ignored_label(network, None),
-        loaders=loaders,
+        loaders=loaders_of(trainer) or ({} if follows else validation_loaders(trainer)),
         train_loader=train_loader if hasattr(train_loader, "dataset") else None,
         settings={
             "accumulate": trainer.accumulate_grad_batches,

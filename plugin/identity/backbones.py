@@ -95,7 +95,7 @@ BACKBONES = (
     Backbone("DeiT-{}", "deit{}16", ("Tiny/t Small/s Base/b",)),
     Backbone("DeiT3-{}", "", (f"{SIZES} Huge/h",)),
     Backbone("BEiT-{}", "", ("Base/b Large/l",)),
-    Backbone("DINOv2-{}", "dinov2vit{}14 dinov2vit{}", ("Small/s Base/b Large/l Giant/g",)),
+    Backbone("DINOv2-{}", "dinov2vit{}14 dinov2vit{} dinov2windowed{} dinov2registerswindowed{}", ("Small/s Base/b Large/l Giant/g",)),
     Backbone("MViTv2-{}", "", (SIZES,)),
     Backbone("MaxViT-{}", "", ("Tiny/t Small/s Base/b Large/l",)),
     Backbone("PoolFormer-{}", "", ("S12 S24 S36 M36 M48",)),
