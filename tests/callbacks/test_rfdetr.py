@@ -1,0 +1,211 @@
+"""Real tiny trainings with RF-DETR's own Lightning module and data module, of random weights."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from boxscore.detection import DetectionMetrics
+from boxscore.loggers import MemoryLogger
+from tests.tiny_trainer import series
+from tests.warned import warns_not
+
+pytest.importorskip("rfdetr")
+import pytorch_lightning  # noqa: E402
+import rfdetr  # noqa: E402
+from rfdetr.datasets.coco import CocoDetection, make_coco_transforms_square_div_64  # noqa: E402
+from rfdetr.models.postprocess import PostProcess  # noqa: E402
+
+from boxscore.callbacks import lightning  # noqa: E402
+from boxscore.callbacks.rfdetr import BoxscoreCallback  # noqa: E402
+from tests.tiny_rfdetr import HEIGHT, WIDTH, configs, made, shrink, write_data  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # RF-DETR's, of torch 2.15 and Lightning's
+
+NAMES = {0: "pale", 1: "dark"}
+LABELS = {5: 0, 9: 1}
+PARTS = ("classification", "localization", "mask", "auxiliary")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        shrink(patch)
+        yield
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("files") / "shapes")
+
+
+def truth(data: Path, split: str, masks: bool = False) -> list[dict[str, Any]]:
+    """The annotation file's, image by image."""
+    content = json.loads((data / split / "_annotations.coco.json").read_text())
+    found = []
+    for image in content["images"]:
+        own = [a for a in content["annotations"] if a["image_id"] == image["id"]]
+        boxes = np.array([a["bbox"] for a in own], float).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        one = {"image_id": image["id"], "boxes": boxes, "orig_size": (HEIGHT, WIDTH)}
+        one |= {name: [a[name] for a in own] for name in ("area", "iscrowd")}
+        one["labels"] = [LABELS[a["category_id"]] for a in own]
+        found.append(one | ({"masks": [a["segmentation"] for a in own]} if masks else {}))
+    return found
+
+
+def digest(image: Any) -> float:
+    return round(float(image.double().sum()), 3)
+
+
+class Planted(PostProcess):
+    """Finds the ground truth, shaken, with false alarms; random weights find nothing.
+
+    It knows an image by its pixels, which the model has just got, without augmentation.
+    """
+
+    def __init__(self, module: Any, data: Path) -> None:
+        super().__init__(12)
+        self.known: dict[float, tuple[str, dict[str, Any]]] = {}
+        for split in ("train", "valid", "test"):
+            images = CocoDetection(
+                data / split, data / split / "_annotations.coco.json",
+                make_coco_transforms_square_div_64("val", 64), remap_category_ids=True,
+            )  # fmt: skip
+            for number, target in enumerate(truth(data, split)):
+                self.known[digest(images[number][0])] = split, target
+        self.seen = seen = [0.0]
+        self.found: dict[tuple[str, int], dict[str, Any]] = {}
+
+        def see(_: Any, args: Any) -> None:  # of the averaged model, too: a function is not copied
+            seen[:] = [digest(image) for image in args[0].tensors]
+
+        module.model.register_forward_pre_hook(see)
+
+    def forward(self, outputs: Any, target_sizes: Any, score_threshold: Any = None) -> Any:
+        images = [self.known[key] for key in self.seen]
+        found = [self.planted(target) for _, target in images]
+        for (split, target), one in zip(images, found, strict=True):
+            self.found[split, target["image_id"]] = one
+        return found
+
+    def planted(self, target: Any) -> dict[str, Any]:
+        rng, label = np.random.default_rng(target["image_id"]), target["labels"][0]
+        boxes = [target["boxes"][0] + rng.normal(0, 2.5, 4) for _ in range(3)]
+        boxes += [[0, 0, 2, 19], [50, 50, 90, 90]]  # in the crowd of the first image, and nowhere
+        return {
+            "boxes": torch.tensor(np.array(boxes), dtype=torch.float32),
+            "scores": torch.tensor(rng.uniform(0.1, 1, 5), dtype=torch.float32),
+            "labels": torch.tensor([label, 1 - label, label, 0, 2]),  # 2 is no class
+        }
+
+
+class Seen(pytorch_lightning.Callback):
+    """The losses of each batch of a training, by the optimizer step that they belong to."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+        self.ended: dict[str, float] = {}
+
+    def on_train_start(self, trainer: Any, module: Any) -> None:
+        weights = module.criterion.weight_dict
+
+        def see(criterion: Any, _: Any, parts: Any) -> None:
+            if criterion.training:
+                values = {n: float(v.detach()) * weights[n] for n, v in parts.items() if n in weights}
+                self.rows.append({**values, "objective": sum(values.values())})
+
+        module.criterion.register_forward_hook(see)
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, *_: Any) -> None:
+        objective = float(outputs["loss"]) * trainer.accumulate_grad_batches
+        assert self.rows[-1]["objective"] == pytest.approx(objective)
+
+    def on_train_end(self, trainer: Any, module: Any) -> None:
+        self.ended = {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def of_step(memory: MemoryLogger, split: str, step: int) -> dict[str, float]:
+    found = [p for p in memory.points if (p.split, p.step) == (split, step)]
+    return {p.name: p.value for p in found if not p.name.startswith("summary")}
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path) -> Any:
+    """Two batches of two images make a step, five steps an epoch; the test set has five images."""
+    memory, seen = MemoryLogger(), Seen()
+    score = BoxscoreCallback(loggers=[memory], log_every=1, on_error="raise")
+    model, train = configs(data, compute_val_loss=True, run_test=True)
+    trainer, module, images = made(model, train, seen, score)
+    module.postprocess = planted = Planted(module, data)
+    with warns_not():
+        trainer.fit(module, images)
+    return SimpleNamespace(memory=memory, seen=seen, score=score, planted=planted, trainer=trainer)
+
+
+def test_losses_are_the_objective_and_its_parts_over_optimizer_steps(trained: Any) -> None:
+    seen, memory = trained.seen, trained.memory
+    assert memory.status == "FINISHED"
+    assert trained.trainer.accumulate_grad_batches == 2
+    assert len(seen.rows) == 20
+    assert list(series(memory, "total", "train")) == list(range(1, 11))
+    for step in range(1, 11):
+        rows = seen.rows[2 * step - 2 : 2 * step]
+        means = {name: np.mean([row[name] for row in rows]) for name in rows[0]}
+        found = of_step(memory, "train", step)
+        assert found["classification"] == pytest.approx(means["loss_ce"], rel=1e-5)
+        boxes = means["loss_bbox"] + means["loss_giou"]
+        assert found["localization"] == pytest.approx(boxes, rel=1e-5)
+        earlier = sum(value for name, value in means.items() if name.endswith(("_0", "_enc")))
+        assert found["auxiliary"] == pytest.approx(earlier, rel=1e-5)
+        assert found["total"] == pytest.approx(means["objective"], rel=1e-5)
+        assert found["total"] == pytest.approx(sum(found.get(part, 0) for part in PARTS))
+        assert not {"other", "mask", "denoising"} & found.keys()
+    assert found["progress/images_seen"] == 40
+    assert found["progress/epoch"] == 2
+
+
+def test_test_losses_are_those_that_it_logs_itself(trained: Any) -> None:
+    """Of the averaged weights, which it validates."""
+    found, own = of_step(trained.memory, "test", 10), trained.seen.ended
+    assert list(series(trained.memory, "total", "test")) == [5, 10]
+    assert found["total"] == pytest.approx(own["val/loss"], rel=1e-5)
+    assert found["classification"] == pytest.approx(own["val/loss_ce"], rel=1e-5)
+    assert found["total"] == pytest.approx(sum(found.get(part, 0) for part in PARTS))
+
+
+def test_metrics_are_cocos_in_the_original_frame(data: Path, trained: Any) -> None:
+    for folder, split in {"valid": "test", "test": "test-held_out", "train": "train"}.items():
+        found = of_step(trained.memory, split, 10 if split != "test-held_out" else 5)
+        by_hand = DetectionMetrics(NAMES)
+        for target in truth(data, folder):
+            if one := trained.planted.found.get((folder, target["image_id"])):
+                named = one["labels"] < 2
+                by_hand.update([{name: value[named] for name, value in one.items()}], [target])
+        expected = by_hand.compute()
+        assert 0.1 < expected["box_AP"] < 0.9
+        assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-6)
+    own = trained.seen.ended
+    found = of_step(trained.memory, "test", 10)
+    for name, theirs in {"box_AP": "mAP_50_95", "box_AP50": "mAP_50", "box_AP75": "mAP_75"}.items():
+        assert found[name] == pytest.approx(own[f"val/ema_{theirs}"], abs=1e-4)
+    assert trained.score.latest["box_AP"] == found["box_AP"]
+
+
+def test_the_facts_are_those_of_the_configurations(trained: Any) -> None:
+    start = trained.memory.start
+    assert start.tags["boxscore.group"] == "RF-DETR 64x64"
+    assert (start.experiment, start.tags["boxscore.task"]) == ("shapes", "detection")
+    wanted = {"batch_size": "4", "optimizer": "AdamW", "epochs": "2", "precision": "32-true"}
+    wanted |= {"train_images": "8", "test_images": "5", "backbone": "DINOv2-Small"}
+    assert wanted.items() <= start.params.items()
+    tags = {f"boxscore.fingerprint.{split}" for split in ("train", "test", "test-held_out")}
+    assert tags <= trained.memory.tags.keys()
+    assert "boxscore.leak" not in trained.memory.tags
+    classes = {p.name for p in trained.memory.points if p.scope.startswith("per class")}
+    assert {"box_AP pale", "box_AP dark"} <= classes
