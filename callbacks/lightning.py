@@ -65,7 +65,8 @@ class BoxscoreCallback(CallbackBase, Callback):
         The criterion gives the test losses; by default the module's ``criterion`` or ``loss_fn``.
         """
         self._criterion = criterion
-        self._is_fit, self._loaded_step = True, None
+        self._is_fit = True
+        self._loaded_step: int | None = None
         super().__init__(**options)
 
     def restart(self) -> None:

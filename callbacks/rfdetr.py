@@ -38,7 +38,7 @@ from boxscore.callbacks.reading.facts import Facts  # noqa: E402
 from . import lightning  # noqa: E402
 
 
-class BoxscoreCallback(lightning.BoxscoreCallback, pytorch_lightning.Callback):
+class BoxscoreCallback(lightning.BoxscoreCallback, pytorch_lightning.Callback):  # type: ignore[misc]
     """Logs the losses and metrics of an RF-DETR training, over optimizer steps.
 
     The test set is measured whenever RF-DETR validates, or with ``evaluate_every=`` every so many
@@ -69,7 +69,7 @@ class BoxscoreCallback(lightning.BoxscoreCallback, pytorch_lightning.Callback):
         train, build = model.train, training.build_trainer
 
         def built(*args: Any, **settings: Any) -> Any:
-            trainer = build(*args, **settings)
+            trainer: Any = build(*args, **settings)
             trainer.callbacks.append(self)
             return trainer
 

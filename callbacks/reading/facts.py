@@ -56,7 +56,9 @@ def opening_lines(model: Any, optimizer: Any) -> list[str]:
             text = f"regularization, ½ Σ weight_decay·‖w‖² = {value:.4g} now, which the loss of"
             lines.append(f"total holds the optimizer's {text} the training lacks")
     heads = getattr(network(model), "roi_heads", None)
-    if getattr(heads, "keypoint_head", None) is not None:
+    settings = getattr(unwrapped(model), "model_config", None)  # RF-DETR's
+    is_rfdetrs = getattr(settings, "use_grouppose_keypoints", False)
+    if is_rfdetrs or getattr(heads, "keypoint_head", None) is not None:
         lines.append("keypoints: their loss is logged; their AP is not measured")
     return lines
 

@@ -97,7 +97,8 @@ def classes_of(data: Any) -> Classes | None:
 
 def _plain(loader: Any, test: Any) -> Any:
     """A loader of the train set without augmentation and repeats, where it is read by index."""
-    data = getattr(getattr(loader, "dataset", None), "_dataset", getattr(loader, "dataset", None))
+    data: Any = getattr(loader, "dataset", None)
+    data = getattr(data, "_dataset", data)
     if not _has_annotations(data) or test is None:
         return loader
     plain = copy.copy(data)

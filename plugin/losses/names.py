@@ -1,8 +1,9 @@
 """The loss names of every framework, and their names in the catalogue.
 
 Two tables: `PREFIXES` changes the measure by a name's prefix or suffix, `SYNONYMS` has bare names.
-The names were read off torchvision 0.29, Ultralytics 8.4, Transformers 5.24, MMDetection and
-MMSegmentation 3/1, Detectron2, Keras Hub, the TF Model Garden and the TF Object Detection API.
+The names were read off torchvision 0.29, Ultralytics 8.4, Transformers 5.24, RF-DETR 1.11,
+MMDetection and MMSegmentation 3/1, Detectron2, Keras Hub, the TF Model Garden and the TF Object
+Detection API.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ SYNONYMS: dict[str, str] = {
         rpnloss/localization_loss""",
     "rpn_objectness": """
         rpn_objectness loss_objectness loss_rpn_cls rpn_score_loss rpnloss/objectness_loss""",
-    "keypoint": "keypoint loss_keypoint pose_loss rle_loss keypoint_loss",
+    "keypoint": """
+        keypoint loss_keypoint pose_loss rle_loss keypoint_loss loss_keypoints_l1
+        loss_keypoints_findable loss_keypoints_visible loss_keypoints_nll""",
     "centerness": "centerness bbox_ctrness loss_centerness centerness_loss",
     "objectness": "objectness loss_obj loss_conf obj_loss objectness_loss kobj_loss",
     "auxiliary": "auxiliary aux_loss aux loss_aux",

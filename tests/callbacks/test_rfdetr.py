@@ -16,14 +16,14 @@ from tests.tiny_trainer import series
 from tests.warned import warns_not
 
 pytest.importorskip("rfdetr")
-import pytorch_lightning  # noqa: E402
-import rfdetr  # noqa: E402
-from rfdetr.datasets.coco import CocoDetection, make_coco_transforms_square_div_64  # noqa: E402
-from rfdetr.models.postprocess import PostProcess  # noqa: E402
+import pytorch_lightning
+import rfdetr
+from rfdetr.datasets.coco import CocoDetection, make_coco_transforms_square_div_64
+from rfdetr.models.postprocess import PostProcess
 
-from boxscore.callbacks import lightning  # noqa: E402
-from boxscore.callbacks.rfdetr import BoxscoreCallback  # noqa: E402
-from tests.tiny_rfdetr import HEIGHT, WIDTH, configs, made, shrink, write_data  # noqa: E402
+from boxscore.callbacks import lightning
+from boxscore.callbacks.rfdetr import BoxscoreCallback
+from tests.tiny_rfdetr import HEIGHT, WIDTH, configs, made, shrink, write_data
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # RF-DETR's, of torch 2.15 and Lightning's
 
@@ -117,7 +117,9 @@ class Seen(pytorch_lightning.Callback):
 
         def see(criterion: Any, _: Any, parts: Any) -> None:
             if criterion.training:
-                values = {n: float(v.detach()) * weights[n] for n, v in parts.items() if n in weights}
+                values = {
+                    n: float(v.detach()) * weights[n] for n, v in parts.items() if n in weights
+                }
                 self.rows.append({**values, "objective": sum(values.values())})
 
         module.criterion.register_forward_hook(see)
@@ -192,8 +194,9 @@ def test_metrics_are_cocos_in_the_original_frame(data: Path, trained: Any) -> No
         assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-6)
     own = trained.seen.ended
     found = of_step(trained.memory, "test", 10)
+    # torchmetrics, which RF-DETR measures with, has the recall thresholds in single precision
     for name, theirs in {"box_AP": "mAP_50_95", "box_AP50": "mAP_50", "box_AP75": "mAP_75"}.items():
-        assert found[name] == pytest.approx(own[f"val/ema_{theirs}"], abs=1e-4)
+        assert found[name] == pytest.approx(own[f"val/ema_{theirs}"], abs=3e-3)
     assert trained.score.latest["box_AP"] == found["box_AP"]
 
 
@@ -209,3 +212,118 @@ def test_the_facts_are_those_of_the_configurations(trained: Any) -> None:
     assert "boxscore.leak" not in trained.memory.tags
     classes = {p.name for p in trained.memory.points if p.scope.startswith("per class")}
     assert {"box_AP pale", "box_AP dark"} <= classes
+
+
+def weights(trainer: Any, module: Any) -> dict[str, torch.Tensor]:
+    """Of the module, and of the average in its callback."""
+    average = next(c for c in trainer.callbacks if hasattr(c, "get_ema_model_state_dict"))
+    averaged = average.get_ema_model_state_dict()
+    return {**module.state_dict(), **{f"average {name}": v for name, v in averaged.items()}}
+
+
+def test_watching_changes_nothing(data: Path) -> None:
+    """Of a detector: two trainings of RF-DETR's segmentation models end unlike in any case."""
+    often: Any = {"log_every": 1, "evaluate_every": 1, "evaluate_train_every": 1}
+    score = BoxscoreCallback(loggers=[MemoryLogger()], evaluate_images=3, **often)
+    ends = []
+    for callbacks in ([], [score]):
+        trainer, module, images = made(*configs(data, epochs=1), *callbacks)
+        torch.manual_seed(0)
+        for parameter in module.parameters():
+            torch.nn.init.normal_(parameter, std=0.02)
+        trainer.fit(module, images)
+        ends.append(weights(trainer, module))
+    assert ends[0].keys() == ends[1].keys()
+    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+    assert not module.criterion._forward_hooks
+    assert not module.postprocess._forward_hooks
+
+
+def test_masks_are_measured_in_the_original_frame(data: Path) -> None:
+    """Also where RF-DETR validates them in the size of its mask head."""
+    memory = MemoryLogger()
+    score = BoxscoreCallback(
+        loggers=[memory], log_every=1, evaluate_every=4, evaluate_train_every=None, on_error="raise"
+    )
+    settings = {"epochs": 1, "eval_masks_head_resolution": True, "grad_accum_steps": 1}
+    trainer, module, images = made(*configs(data, masks=True, **settings), score)
+    kept: list[Any] = []
+    module.postprocess.register_forward_hook(lambda *given: kept.append((given[1], given[2])))
+    trainer.fit(module, images)
+    assert list(series(memory, "mask_AP50", "test")) == [4, 5]
+    by_hand = DetectionMetrics(NAMES, masks=True)
+    exact = PostProcess(12)
+    found = [one for (outputs, sizes), _ in kept[-6::2] for one in exact(outputs, sizes)]
+    for one in found:
+        one["masks"] = one["masks"].squeeze(1)
+        assert one["masks"].shape[1:] == (HEIGHT, WIDTH)
+    named = [{n: v[one["labels"] < 2] for n, v in one.items()} for one in found]
+    by_hand.update(named, truth(data, "valid", masks=True))
+    expected, last = by_hand.compute(), of_step(memory, "test", 5)
+    assert {name: last[name] for name in expected} == pytest.approx(expected, abs=1e-6)
+    losses = of_step(memory, "train", 5)
+    assert losses["mask"] > 0
+    for split in (losses, last):
+        assert split["total"] == pytest.approx(sum(split[part] for part in PARTS))
+    assert memory.start is not None
+    assert memory.start.tags["boxscore.task"] == "instance-segmentation"
+
+
+class Stop(pytorch_lightning.Callback):
+    def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
+        if trainer.current_epoch == 1:
+            raise InterruptedError
+
+
+def test_an_exception_resume_and_another_training(data: Path, tmp_path: Path) -> None:
+    memory = MemoryLogger()
+    score = BoxscoreCallback(loggers=[memory], log_every=1, on_error="raise")
+    settings: Any = {"output_dir": str(tmp_path), "use_ema": False}
+    trainer, module, images = made(*configs(data, **settings), score, Stop())
+    with pytest.raises(InterruptedError):
+        trainer.fit(module, images)
+    assert memory.status == "FAILED"
+    first = memory.start
+    assert first is not None
+
+    trainer, module, images = made(*configs(data, **settings), score)
+    trainer.fit(module, images, ckpt_path=str(tmp_path / "last.ckpt"))
+    assert memory.status == "FINISHED"
+    assert memory.start is not None
+    assert memory.start.id == first.id
+    assert memory.start.resumed
+    assert list(series(memory, "total", "train")) == list(range(1, 11))
+    assert of_step(memory, "train", 10)["progress/images_seen"] == 40
+
+    score.options.loggers.append(again := MemoryLogger())
+    trainer, module, images = made(*configs(data, **settings, epochs=1), score)
+    trainer.fit(module, images)
+    assert again.start is not None
+    assert again.start.id != first.id
+    assert list(series(again, "total", "train")) == [1, 2, 3, 4, 5]
+
+
+def test_attached_to_a_model_that_trains_itself(data: Path, tmp_path: Path) -> None:
+    """With the batches of a data set that pads targets, at several sizes, without an average."""
+    model, _ = configs(data)
+    memory, build = MemoryLogger(), rfdetr.training.build_trainer
+    detector = rfdetr.RFDETRNano(**{**dict(model), "model_name": None})
+    score = BoxscoreCallback(loggers=[memory], log_every=1, on_error="raise")
+    assert score.attach(detector) is score
+    detector.train(
+        dataset_dir=str(data), output_dir=str(tmp_path), epochs=1, batch_size=2, device="cpu",
+        num_workers=0, tensorboard=False, pad_targets_to=4, use_ema=False, progress_bar=None,
+    )  # fmt: skip
+    assert memory.status == "FINISHED"
+    assert list(series(memory, "total", "train")) == list(range(1, 6))
+    assert {"box_AP", "total"} <= of_step(memory, "train", 5).keys() & of_step(
+        memory, "test", 5
+    ).keys()
+    assert rfdetr.training.build_trainer is build
+
+
+def test_lightnings_callback_names_this_one(data: Path) -> None:
+    score = lightning.BoxscoreCallback(loggers=[MemoryLogger()])
+    trainer, module, images = made(*configs(data), score)
+    with pytest.raises(ValueError, match=r"from boxscore\.callbacks\.rfdetr import"):
+        trainer.fit(module, images)
