@@ -71,6 +71,22 @@ def test_ultralytics_yolo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert [*(tmp_path / "example" / "runs").rglob("test/events*")]
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_rfdetr_coco(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tests.tiny_rfdetr import shrink
+
+    shrink(monkeypatch, layers=12)
+    load("rfdetr_coco").main(epochs=1, log_every=1, evaluate_every=2)
+    shown = capsys.readouterr()
+    assert "box_AP50" in shown.out
+    assert "RF-DETR 160x160 DINOv2-Small" in shown.err
+    assert (tmp_path / "example" / "mlflow.db").exists()
+    assert [*(tmp_path / "example" / "runs").rglob("test/events*")]
+
+
 QUIET = "ignore:.*(does not have many workers|pin_memory|number of training batches|logging inter)"
 
 

@@ -26,10 +26,10 @@ CROWD = [0, 20, 76, 20, HEIGHT * WIDTH - 116]
 """The run lengths of a region of 20 x 2 pixels in the corner."""
 
 
-def shrink(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have RF-DETR make its backbone of 3 layers, 24 wide."""
+def shrink(monkeypatch: pytest.MonkeyPatch, layers: int = 3) -> None:
+    """Have RF-DETR make its backbone 24 wide."""
     get = dinov2.get_config
-    small = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2}
+    small = {"hidden_size": 24, "num_hidden_layers": layers, "num_attention_heads": 2}
     monkeypatch.setattr(dinov2, "get_config", lambda *args: get(*args) | small)
     monkeypatch.setitem(dinov2.size_to_width, "small", 24)
 
@@ -81,6 +81,8 @@ def configs(data: Path, *, masks: bool = False, **settings: Any) -> tuple[Any, A
 
 def made(model: Any, train: Any, *callbacks: Any) -> tuple[Any, Any, Any]:
     """The trainer, with ``callbacks`` added, the module and the data module."""
-    trainer = build_trainer(train, model, enable_progress_bar=False, enable_model_summary=False)
+    trainer: Any = build_trainer(
+        train, model, enable_progress_bar=False, enable_model_summary=False
+    )
     trainer.callbacks += callbacks
     return trainer, RFDETRModelModule(model, train), RFDETRDataModule(model, train)

@@ -24,6 +24,7 @@ from boxscore.callbacks.loop import LoopCallback
 from boxscore.callbacks.mmengine import BoxscoreHook
 from boxscore.callbacks.options import Keywords
 from boxscore.callbacks.reading.facts import Facts
+from boxscore.callbacks.rfdetr import BoxscoreCallback as RfdetrCallback
 from boxscore.callbacks.transformers import BoxscoreCallback as TransformersCallback
 from boxscore.callbacks.ultralytics import BoxscoreCallback as UltralyticsCallback
 from boxscore.loggers import MemoryLogger
@@ -49,6 +50,7 @@ MAKERS: dict[str, Callable[..., CallbackBase]] = {
     "keras": KerasCallback,
     "lightning": LightningCallback,
     "mmengine": BoxscoreHook,
+    "rfdetr": RfdetrCallback,
     "transformers": TransformersCallback,
     "ultralytics": UltralyticsCallback,
 }
@@ -174,7 +176,7 @@ def test_its_names_are_documented(make: Callable[..., CallbackBase]) -> None:
     assert len(documented.splitlines()) > 2
 
 
-@pytest.mark.parametrize("framework", ["ignite", "keras", "mmengine"])
+@pytest.mark.parametrize("framework", ["ignite", "keras", "mmengine", "rfdetr"])
 def test_without_its_framework_it_says_what_to_install(
     framework: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
