@@ -36,7 +36,10 @@ def write(folder):
 
 
 def main(epochs=20, log_every=10, evaluate_every=50):
-    model = RFDETRNano(pretrain_weights=None, num_classes=len(CLASSES), resolution=SIDE)
+    model = RFDETRNano(
+        pretrain_weights=None, num_classes=len(CLASSES), resolution=SIDE,
+        num_queries=48, num_select=48, group_detr=4,  # for few objects, on a CPU
+    )  # fmt: skip
     score = BoxscoreCallback(
         log_dir="example/runs",
         tracking_uri="sqlite:///example/mlflow.db",
