@@ -22,6 +22,8 @@ averaged weights where RF-DETR validates these, in the frame of the original ima
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Self
 
 from .requires import require
@@ -64,24 +66,25 @@ class BoxscoreCallback(lightning.BoxscoreCallback, pytorch_lightning.Callback): 
         Returns:
             the callback.
         """
+        model.train = partial(self._train, model.train)
+        return self
+
+    def _train(self, train: Callable[..., None], **settings: Any) -> None:
         from rfdetr import training
 
-        train, build = model.train, training.build_trainer
+        build: Any = training.build_trainer
 
-        def built(*args: Any, **settings: Any) -> Any:
-            trainer: Any = build(*args, **settings)
-            trainer.callbacks.append(self)
+        def built(*args: Any, **more: Any) -> Any:
+            trainer = build(*args, **more)
+            if self not in trainer.callbacks:  # it may be attached twice
+                trainer.callbacks.append(self)
             return trainer
 
-        def trained(**settings: Any) -> None:
-            training.build_trainer = built
-            try:
-                train(**settings)
-            finally:
-                training.build_trainer = build
-
-        model.train = trained
-        return self
+        training.build_trainer = built
+        try:
+            train(**settings)
+        finally:
+            training.build_trainer = build
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Open the run."""
@@ -107,9 +110,10 @@ class BoxscoreCallback(lightning.BoxscoreCallback, pytorch_lightning.Callback): 
 
     def on_test_start(self, trainer: Any, pl_module: Any) -> None:
         """Begin to evaluate the test folder, as of the step of the weights."""
-        if self._has_ended:
-            self._loaded_step = _step_of_best(trainer)
-        self.on_validation_start(trainer, pl_module)
+        with self.warnings.catch("evaluation of the test folder"):
+            if self._has_ended:
+                self._loaded_step = _step_of_best(trainer)
+            self.on_validation_start(trainer, pl_module)
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Note that a later test is of the weights that the module holds."""
@@ -120,7 +124,8 @@ def _step_of_best(trainer: Any) -> int | None:
     """The optimizer step of the best weights, which RF-DETR keeps in a file and has loaded."""
     from rfdetr.training.callbacks import BestModelCallback
 
-    best = next(c for c in trainer.callbacks if isinstance(c, BestModelCallback))
-    path = best._output_dir / "checkpoint_best_total.pth"
-    step = torch.load(path, weights_only=False, mmap=True).get("global_step")
-    return None if step is None else int(step)
+    for callback in trainer.callbacks:
+        if isinstance(callback, BestModelCallback) and callback._run_test:
+            path = callback._output_dir / "checkpoint_best_total.pth"
+            return int(torch.load(path, weights_only=False, mmap=True)["global_step"])
+    return None

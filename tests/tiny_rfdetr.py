@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from rfdetr.config import (
+    KeypointTrainConfig,
+    RFDETRKeypointPreviewConfig,
     RFDETRNanoConfig,
     RFDETRSegNanoConfig,
     SegmentationTrainConfig,
@@ -34,8 +36,11 @@ def shrink(monkeypatch: pytest.MonkeyPatch, layers: int = 3) -> None:
     monkeypatch.setitem(dinov2.size_to_width, "small", 24)
 
 
-def write_data(folder: Path, *, train: int = 8, test: int = 5) -> Path:
-    """Images of one or two rectangles and, on the first, a crowd, in COCO's format."""
+def write_data(folder: Path, *, train: int = 8, test: int = 5, keypoints: bool = False) -> Path:
+    """Images of one or two rectangles and, on the first, a crowd, in COCO's format.
+
+    With ``keypoints`` two corners of each, of one class.
+    """
     rng = np.random.default_rng(0)
     for split, count in {"train": train, "valid": test, "test": 3}.items():
         (folder / split).mkdir(parents=True)
@@ -59,24 +64,44 @@ def write_data(folder: Path, *, train: int = 8, test: int = 5) -> Path:
             "id": len(objects) + 1, "image_id": 0, "category_id": 5, "bbox": [0, 0, 2, 20],
             "area": 40, "segmentation": region, "iscrowd": 1,
         })  # fmt: skip
+        if keypoints:
+            objects = [_with_corners(one) for one in objects if one["category_id"] == 5]
         names = [{"id": i, "name": name, "supercategory": of} for i, name, of in CATEGORIES]
+        if keypoints:
+            names = [{**names[1], "keypoints": ["start", "end"], "skeleton": []}]
         content = {"images": images, "annotations": objects, "categories": names}
         (folder / split / "_annotations.coco.json").write_text(json.dumps(content))
     return folder
 
 
-def configs(data: Path, *, masks: bool = False, **settings: Any) -> tuple[Any, Any]:
-    """Of a tiny model, and of its training in the folder of ``data``."""
-    model = (RFDETRSegNanoConfig if masks else RFDETRNanoConfig)(
-        pretrain_weights=None, num_classes=2, device="cpu", resolution=96 if masks else 64,
-        num_queries=12, num_select=12, group_detr=2, hidden_dim=32, sa_nheads=2, ca_nheads=2,
-        out_feature_indexes=[1, 2, 3], dec_layers=2,
+def _with_corners(one: Any) -> Any:
+    x, y, w, h = one["bbox"]
+    return {**one, "keypoints": [x + 1, y + 1, 2, x + w - 1, y + h - 1, 2], "num_keypoints": 2}
+
+
+KINDS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "boxes": (RFDETRNanoConfig, TrainConfig, {"resolution": 64}),
+    "masks": (RFDETRSegNanoConfig, SegmentationTrainConfig, {"resolution": 96}),
+    "keypoints": (
+        *(RFDETRKeypointPreviewConfig, KeypointTrainConfig),
+        {"resolution": 96, "num_keypoints_per_class": [2]},
+    ),
+}
+"""The configurations of a model and of its training, and settings of the former."""
+
+
+def configs(data: Path, kind: str = "boxes", **settings: Any) -> tuple[Any, Any]:
+    """Of a tiny model of one of the `KINDS`, and of its training in the folder of ``data``."""
+    of_model, of_training, own = KINDS[kind]
+    model = of_model(
+        pretrain_weights=None, num_classes=2, device="cpu", num_queries=12, num_select=12,
+        group_detr=2, hidden_dim=32, sa_nheads=2, ca_nheads=2, out_feature_indexes=[1, 2, 3],
+        dec_layers=2, **own,
     )  # fmt: skip
     quiet = {"tensorboard": False, "accelerator": "cpu", "num_workers": 0, "seed": 3}
     given = {"epochs": 2, "batch_size": 2, "grad_accum_steps": 2, "multi_scale": False}
     kept = {"output_dir": str(data.parent / "trained"), "ema_tau": 0, "ema_decay": 0.5}
-    kind = SegmentationTrainConfig if masks else TrainConfig
-    return model, kind(dataset_dir=str(data), **{**quiet, **given, **kept, **settings})
+    return model, of_training(dataset_dir=str(data), **{**quiet, **given, **kept, **settings})
 
 
 def made(model: Any, train: Any, *callbacks: Any) -> tuple[Any, Any, Any]:

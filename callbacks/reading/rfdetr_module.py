@@ -32,6 +32,9 @@ from .predict import Found, Predict
 LONGEST = 1333
 """Of the longer side, in pixels, where RF-DETR keeps the images' aspect ratio."""
 
+MEAN, DEVIATION = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[..., None, None]
+"""Of each channel, by which RF-DETR normalises images from 0 to 1."""
+
 
 class Reader(BatchReader):
     """Reads pairs of a `NestedTensor` and the targets, packed or not."""
@@ -45,10 +48,12 @@ class Reader(BatchReader):
         return [_filled(target) for target in batch[1]]
 
     def image(self, batch: Any, place: int) -> tuple[Any, tuple[int, int]]:
-        """One image (C, H, W) without padding, and the size of its original."""
+        """One image (C, H, W) without padding, from 0 to 1, and the size of its original."""
         height, width = size_of(batch[1][place]["size"])
-        original = size_of(batch[1][place]["orig_size"])
-        return batch[0].tensors[place, :, :height, :width], original
+        image = batch[0].tensors[place, :, :height, :width].cpu()
+        if len(image) == len(MEAN):
+            image = (image * DEVIATION + MEAN).clamp(0, 1)
+        return image, size_of(batch[1][place]["orig_size"])
 
     def part(self, batch: Any, picked: Any) -> Any:
         """The ``picked`` images of the batch with their targets."""
@@ -149,7 +154,8 @@ class Watched(lightning_module.Watched):
 
     def _see_losses(self, criterion: Any, _: Any, __: Any, parts: Any) -> None:
         if criterion.training and self._images is not None:
-            self.losses = self._weighted(parts)
+            with self._run.warnings.catch("reading the losses of a step"):
+                self.losses = self._weighted(parts)
 
     def _see_found(self, _: Any, args: Any, __: Any, found: Any) -> None:
         if self._images is not None and self._found is None:

@@ -19,11 +19,11 @@ NAMES = {
     "rpn_localization": "loss_rpn_box_reg loss_rpn_bbox loss_rpn_loc rpn_box_loss "
     "Loss/RPNLoss/localization_loss",
     "rpn_objectness": "loss_objectness loss_rpn_cls rpn_score_loss Loss/RPNLoss/objectness_loss",
-    "keypoint": "loss_keypoint pose_loss rle_loss",
+    "keypoint": "loss_keypoint pose_loss rle_loss loss_keypoints_l1 loss_keypoints_nll",
     "centerness": "bbox_ctrness loss_centerness",
     "objectness": "loss_obj loss_conf kobj_loss",
     "auxiliary": "aux_loss aux.loss_ce d0.loss_cls d4.loss_iou loss_ce_0 loss_bbox_4 "
-    "loss_vfl_aux_0 loss_giou_enc enc_loss_cls",
+    "loss_vfl_aux_0 loss_giou_enc enc_loss_cls loss_keypoints_findable_0 loss_keypoints_l1_enc",
     "denoising": "dn_loss_cls d1.dn_loss_bbox loss_bbox_dn_1 loss_vfl_dn_0",
     "other": "sem_loss loss_contrastive",
     "total": "loss total_loss Loss/total_loss",
