@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from boxscore import Identity, distributed
 from boxscore.callbacks.huggingface.detr import corners
 from boxscore.identity.backbones import backbone
+from boxscore.losses import modes_kept
 from boxscore.metric import Classes
 
 from . import lightning_module
@@ -188,7 +189,9 @@ class Watched(lightning_module.Watched):
             self._found = outputs, module.postprocess(outputs, sizes)
         outputs, found = self._found
         boxes = max(1, sum(len(target["labels"]) for target in targets))
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        devices = range(torch.cuda.device_count())
+        with modes_kept(module.criterion), torch.random.fork_rng(devices=devices):
+            module.criterion.eval()  # in training it expects each group's outputs
             torch.manual_seed(0)
             losses = self._weighted(module.criterion(outputs, targets, num_boxes=boxes))
         if self._run.task == "instance-segmentation":

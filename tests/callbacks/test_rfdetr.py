@@ -342,6 +342,21 @@ def test_masks_of_a_data_set_without_an_annotation_file(data: Path, tmp_path: Pa
     assert memory.tags["boxscore.fingerprint.test"] == wanted[:12]
 
 
+def test_every_so_many_steps_on_a_model_of_the_users(data: Path) -> None:
+    """Beside RF-DETR's own validation of the same weights, which is not followed then."""
+    memory, seen = MemoryLogger(), Seen()
+    model, train = configs(data, epochs=1, use_ema=False, compute_val_loss=True)
+    trainer, module, images = made(model, train, seen)
+    score = BoxscoreCallback(
+        loggers=[memory], log_every=1, evaluate_every=2, evaluate_model=lambda: module.model,
+        evaluate_train_every=None, on_error="raise",
+    )  # fmt: skip
+    trainer.callbacks.append(score)
+    trainer.fit(module, images)
+    assert list(series(memory, "total", "test")) == [2, 4, 5]
+    assert of_step(memory, "test", 5)["total"] == pytest.approx(seen.ended["val/loss"], rel=1e-5)
+
+
 class Stop(pytorch_lightning.Callback):
     def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
         if trainer.current_epoch == 1:
