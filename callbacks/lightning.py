@@ -55,7 +55,7 @@ class BoxscoreCallback(CallbackBase, Callback):
     """
 
     status_if_not_closed = "FAILED"
-    watched = Watched
+    watched = Watched  # how the module is read
 
     def __init__(
         self, *, criterion: Callable[[Any, Any], Any] | None = None, **options: Unpack[Keywords]
@@ -146,7 +146,8 @@ class BoxscoreCallback(CallbackBase, Callback):
         self._watch(trainer, module)
 
     def _facts_of(self, trainer: Any, module: Any, batch: Any) -> Facts:
-        if type(module).__module__.startswith("rfdetr.") and self.options.predict is None:
+        is_rfdetrs = any(kind.__module__.startswith("rfdetr.") for kind in type(module).__mro__)
+        if is_rfdetrs and self.options.predict is None:
             text = "from boxscore.callbacks.rfdetr import BoxscoreCallback"
             raise ValueError(f"RF-DETR's module has a callback of its own: {text}")
         images = None if batch is None else self.reader.images(batch)

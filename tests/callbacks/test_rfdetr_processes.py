@@ -57,7 +57,7 @@ def test_two_processes_measure_as_one(tmp_path: Path) -> None:
 if __name__ == "__main__":
     shrink(pytest.MonkeyPatch())
     root = Path(sys.argv[1])
-    cases = {
+    cases: dict[str, Any] = {
         name: lambda folder, o=o: told(folder, root / "shapes", **o) for name, o in OPTIONS.items()
     }
     tell(root, cases)
