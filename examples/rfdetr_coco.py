@@ -35,7 +35,7 @@ def write(folder):
     return folder
 
 
-def main(epochs=20, log_every=10, evaluate_every=50):
+def main(epochs=3, log_every=10, evaluate_every=40):
     model = RFDETRNano(
         pretrain_weights=None, num_classes=len(CLASSES), resolution=SIDE,
         num_queries=48, num_select=48, group_detr=4,  # for few objects, on a CPU
