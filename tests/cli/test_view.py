@@ -224,8 +224,8 @@ def test_mlflow_opens_on_metrics_and_losses_by_group(view: str, page: Any) -> No
         assert box.evaluate("title => title.scrollWidth <= title.clientWidth"), title
         assert box.bounding_box()["y"] < 1100, title
     page.get_by_text(f"pictures {named}", exact=True).first.scroll_into_view_if_needed()
-    shown = "[...document.images].filter(one => one.naturalWidth == 64).length"
-    page.wait_for_function(f"{shown} >= 8", timeout=90_000)  # one of each run, at least
+    loaded = "[...document.images].filter(one => one.naturalWidth == 64).length"
+    page.wait_for_function(f"{loaded} >= 8", timeout=90_000)  # one of each run, at least
     assert odd == []
 
 
