@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +53,23 @@ class Source:
         return self._ask(
             self.provider.read_scalars, "scalars", downsample=ALL_POINTS, run_tag_filter=which
         )
+
+    def list_pictures(self) -> Mapping[str, Mapping[str, Any]]:
+        """Last steps and times by run and tag; no picture is read."""
+        return self._ask(self.provider.list_blob_sequences, "images")
+
+    def read_pictures(
+        self, tags: Iterable[str], runs: Iterable[str]
+    ) -> Mapping[str, Mapping[str, Any]]:
+        """Steps, and what `read_blob` takes, by run and tag; no picture is read."""
+        which = RunTagFilter(runs=runs, tags=tags)
+        question = self.provider.read_blob_sequences
+        return self._ask(question, "images", downsample=ALL_POINTS, run_tag_filter=which)
+
+    def read_blob(self, reference: Any) -> bytes:
+        """The content that a reference stands for."""
+        content: bytes = self.provider.read_blob(self.context, blob_key=reference.blob_key)
+        return content
 
     def facts(self) -> dict[str, dict[str, str]]:
         """Tags and params by folder of a training that boxscore watched."""
@@ -126,20 +145,22 @@ class Contents:
 
     Attributes:
         series: every curve that boxscore named.
+        pictures: every image of an evaluated set, over the steps.
         facts: tags and params by folder of a training.
         started: seconds since the epoch by folder of a training.
         foreign: TensorBoard's run and tag of the curves that boxscore did not name.
     """
 
     series: list[Series] = field(default_factory=list)
+    pictures: list[Series] = field(default_factory=list)
     facts: dict[str, dict[str, str]] = field(default_factory=dict)
     started: dict[str, float] = field(default_factory=dict)
     foreign: list[tuple[str, str]] = field(default_factory=list)
 
     @classmethod
     def of(cls, source: Source) -> Contents:
-        """Read what ``source`` lists; no curve is read."""
-        found = cls(facts=source.facts())
+        """Read what ``source`` lists; no curve and no picture is read."""
+        found = cls(facts=source.facts(), pictures=pictures(source))
         for name, of_run in source.list_scalars().items():
             folder, split = split_of(name)
             for tag, listed in of_run.items():
@@ -178,6 +199,7 @@ class Contents:
             "runs": sorted(runs, key=lambda run: (run["group"], run["started"] or 0)),
             "groups": list(self._groups()),
             "sets": list(self._sets()),
+            "evaluations": list(self._evaluations()),
             "measures": {name: _measure(name) for name in in_order(names)},
             "originals": dict(self._originals()),
             "foreign": {"tags": len(self.foreign), "runs": len({run for run, _ in self.foreign})},
@@ -244,6 +266,22 @@ class Contents:
                 **_together(of_set),
             }
 
+    def _evaluations(self) -> Iterator[dict[str, Any]]:
+        """What is shown of the evaluations of a set, step by step."""
+        found: dict[str, list[Series]] = {}
+        for series in self.pictures:
+            found.setdefault(series.key.evaluated_set, []).append(series)
+        for evaluated_set, of_set in sorted(found.items()):
+            key = of_set[0].key
+            yield {
+                "set": evaluated_set,
+                "dataset": key.dataset,
+                "split": key.split,
+                "fingerprint": key.fingerprint,
+                "images": sorted({one.key.measure for one in of_set}, key=_worst_last),
+                **_together(of_set),
+            }
+
     def _originals(self) -> Iterator[tuple[str, str]]:
         """The texts of users by their legal form."""
         prefix = f"{keys.FACT}original."
@@ -251,6 +289,27 @@ class Contents:
             for name, value in facts.items():
                 if name.startswith(prefix):
                     yield name.removeprefix(prefix), value
+
+
+def pictures(source: Source) -> list[Series]:
+    """The images of evaluated sets that ``source`` lists, over the steps."""
+    found = []
+    for name, of_run in source.list_pictures().items():
+        folder, split = split_of(name)
+        for tag, listed in of_run.items():
+            with suppress(ValueError):  # another's
+                key = keys.parse(keys.key_of_tag(tag, split))
+                if key.kind == "pictures":
+                    last = (listed.max_step or 0, listed.max_wall_time or 0.0)
+                    found.append(Series(folder, name, tag, key, last))
+    return found
+
+
+def _worst_last(image: str) -> tuple[bool, list[tuple[bool, int, str]]]:
+    """The numbers in names count as such, and those of the worst images come last."""
+    pieces = [piece for piece in re.split(r"(\d+)", image) if piece]
+    parts = [(False, int(p), "") if p.isdecimal() else (True, 0, p) for p in pieces]
+    return image.startswith("worst "), parts
 
 
 def in_order(names: Iterable[str]) -> list[str]:

@@ -20,8 +20,8 @@ from werkzeug.wrappers import Request, Response
 
 from boxscore import keys
 
-from . import tables
-from .contents import Contents, Source, run_id, split_of
+from . import evaluations, tables
+from .contents import Contents, Source, pictures, run_id, split_of
 from .curves import in_steps, numbers, points_per_curve, sample, smooth, within
 
 _SCRIPT = "text/javascript"
@@ -51,9 +51,15 @@ def apps(provider: DataProvider | None) -> Mapping[str, Any]:
         "/curves": _curves,
         "/leaderboard": _leaderboard,
         "/classes": _classes,
+        "/evaluations": _evaluations,
     }
     data = {route: _get(partial(_json, provider, answer)) for route, answer in answers.items()}
-    return {**data, "/static/*": _get(_static), "/plotly.js": _get(_plotly)}
+    files: Mapping[str, Callable[[Request], Response]] = {
+        "/picture": partial(_picture, provider),
+        "/static/*": _static,
+        "/plotly.js": _plotly,
+    }
+    return data | {route: _get(answer) for route, answer in files.items()}
 
 
 def _get(answer: Callable[[Request], Response]) -> Any:
@@ -79,10 +85,14 @@ def _respond(request: Request, content: str | bytes, kind: str, **more: Any) -> 
 def _json(
     provider: DataProvider, answer: Callable[[Source, Request], Any], request: Request
 ) -> Response:
-    environ = request.environ
-    source = Source(provider, plugin_util.context(environ), plugin_util.experiment_id(environ))
-    content = json.dumps(answer(source, request), separators=(",", ":"), allow_nan=False)
+    found = answer(_source(provider, request), request)
+    content = json.dumps(found, separators=(",", ":"), allow_nan=False)
     return _respond(request, content, "application/json")
+
+
+def _source(provider: DataProvider, request: Request) -> Source:
+    environ = request.environ
+    return Source(provider, plugin_util.context(environ), plugin_util.experiment_id(environ))
 
 
 def _curves(source: Source, request: Request) -> dict[str, Any]:
@@ -164,6 +174,26 @@ def _classes(source: Source, request: Request) -> dict[str, Any]:
     if not any(one.key.measure == measure for one in series):
         raise NotHere(f"{measure} per class of set {evaluated_set}")
     return tables.classes(source, series, measure)
+
+
+def _evaluations(source: Source, request: Request) -> dict[str, Any]:
+    evaluated_set = _argument(request, "set")
+    found = [one for one in pictures(source) if one.key.evaluated_set == evaluated_set]
+    if not found:
+        raise NotHere(f"pictures of set {evaluated_set}")
+    return evaluations.steps(source, found)
+
+
+def _picture(provider: DataProvider, request: Request) -> Response:
+    """A picture of one image of a training's evaluation; the browser keeps it for a day."""
+    run, evaluated_set, image = (_argument(request, name) for name in ("run", "set", "image"))
+    step = int(_argument(request, "step"))
+    source = _source(provider, request)
+    names = _names(source, [run]) or ()
+    found = evaluations.picture(source, names, evaluated_set, image, step)
+    if found is None:
+        raise NotHere(f"image {image} of set {evaluated_set} at step {step}")
+    return _respond(request, *found, expires=_DAY)
 
 
 def _argument(request: Request, name: str) -> str:

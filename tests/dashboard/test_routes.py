@@ -45,6 +45,10 @@ class Tab:
         answer = self._client.open(path, method=method, query_string=query)
         return answer.status_code, answer.get_data(as_text=True)
 
+    def answer(self, route: str, **query: Any) -> Any:
+        """The answer itself."""
+        return self._client.get(f"/data/plugin/boxscore/{route}", query_string=query)
+
     def get(self, route: str, **query: Any) -> Any:
         status, text = self.ask(route, **query)
         assert status == 200, text
@@ -196,7 +200,8 @@ def test_what_is_unknown_is_refused(
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "HEAD", "OPTIONS"])
 def test_only_get_is_answered(tab: Tab, method: str) -> None:
-    routes = ["overview", "curves", "leaderboard", "classes", "static/index.js", "plotly.js"]
+    routes = ["overview", "curves", "leaderboard", "classes", "evaluations", "picture"]
+    routes += ["static/index.js", "plotly.js"]
     assert [tab.ask(route, method)[0] for route in routes] == [405] * len(routes)
 
 

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import signal
-import subprocess
-import sys
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +12,12 @@ import pytest
 from boxscore import Identity, Run
 from boxscore.loggers import TensorBoardLogger
 from tests.dashboard.folders import detection, eight
-from tests.servers import free_port, wait_for
+from tests.dashboard.pages import LOADERS, Open, serving
 
 pytestmark = pytest.mark.slow
 
-CHROMIUM = shutil.which("chromium")
-FLAGS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-]
 ORANGE, BLUE = "rgb(255, 127, 14)", "rgb(31, 119, 180)"
 GROUPS = ["FCOS 320x320", "FCOS 640x640", "RetinaNet 320x320", "RetinaNet 640x640"]
-TAB = "iframe[src*='plugin_entry.html?name=boxscore']"
-LOADERS = {"fast": "--load_fast=true", "slow": "--load_fast=false"}
 
 # of each chart in sight: its section, measure, and of each curve the run, split and drawn colour
 DRAWN = """() => [...document.querySelectorAll(".plot")]
@@ -47,89 +33,6 @@ DRAWN = """() => [...document.querySelectorAll(".plot")]
       colour: getComputedStyle(plot.querySelector(`.trace${trace.uid} .js-line`)).stroke,
     })),
   }))"""
-
-
-@contextmanager
-def serving(folder: Path, *arguments: str) -> Iterator[str]:
-    """TensorBoard's address."""
-    port = free_port()
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder)]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--reload_interval", "1", *arguments]
-    null = subprocess.DEVNULL
-    process = subprocess.Popen(command, start_new_session=True, stdout=null, stderr=null)
-    address = f"http://127.0.0.1:{port}/"
-
-    def answers() -> bool:
-        assert process.poll() is None
-        try:
-            with urllib.request.urlopen(f"{address}data/runs", timeout=5) as answer:
-                return bool(answer.read().strip() != b"[]" or not any(folder.iterdir()))
-        except OSError:
-            return False
-
-    try:
-        wait_for(answers)
-        yield address
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(20)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("chromium is absent")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield started
-        started.close()
-
-
-Open = Callable[..., Any]
-
-
-@pytest.fixture
-def show(browser: Any) -> Iterator[Open]:
-    """Open an address; returns the frame of the tab. What goes wrong in it fails the test."""
-    wrong: list[str | None] = []
-    context = browser.new_context(viewport={"width": 1600, "height": 1100})
-
-    def watch(page: Any) -> None:
-        tell = wrong.append
-        page.on("console", lambda message: tell(_error(message)))
-        page.on("pageerror", lambda error: tell(str(error)))
-        page.on("dialog", lambda dialog: tell(dialog.message))
-        page.on("requestfailed", lambda request: tell(_failure(request)))
-        page.on("request", lambda request: tell(_far(request)))
-
-    def opened(address: str) -> Any:
-        page = context.new_page()
-        watch(page)
-        page.goto(address)
-        frame = page.wait_for_selector(TAB, state="attached", timeout=60_000).content_frame()
-        frame.wait_for_url("**/plugin_entry.html?name=boxscore")
-        return frame
-
-    yield opened
-    context.close()
-    assert [found for found in wrong if found] == []
-
-
-def _error(message: Any) -> str | None:
-    return str(message.text) if message.type == "error" else None
-
-
-def _failure(request: Any) -> str | None:
-    """A request that failed, unless the page itself gave it up."""
-    return None if "ERR_ABORTED" in (request.failure or "") else f"{request.url} failed"
-
-
-def _far(request: Any) -> str | None:
-    """A request that left this machine."""
-    local = request.url.startswith(("http://127.0.0.1:", "data:", "blob:"))
-    return None if local else str(request.url)
 
 
 @pytest.fixture(scope="module")

@@ -148,7 +148,8 @@ export class Chart {
     const isSplit = this.colour === "split";
     const line = isSplit ? { color: splitColour(curve.split), dash: run.dash } : { ...run.style };
     const name = isSplit ? `${run.label} · ${curve.split}` : `${run.group} ${run.label}`;
-    const isMarked = curve.split !== "train" && curve.steps.length <= MARKED;
+    const points = curve.steps.length; // one alone makes no line
+    const isMarked = points === 1 || (curve.split !== "train" && points <= MARKED);
     const main = {
       x: curve.steps,
       y: curve.smoothed ?? curve.values,

@@ -41,3 +41,28 @@ export function figure(value) {
   if (value === null || value === undefined) return "–";
   return Math.abs(value) < 10 ? value.toFixed(3) : Number(value.toPrecision(5)).toString();
 }
+
+/** `act`, once its last call is 150 ms ago: neither server nor address is asked at each key. */
+export function inRest(act) {
+  let waiting;
+  return () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(act, 150);
+  };
+}
+
+/** Call `act` once `made` comes into sight; returns whether it did. */
+export function whenSeen(made, act) {
+  let isSeen = false;
+  const watch = new IntersectionObserver(
+    ([entry]) => {
+      if (!entry.isIntersecting) return;
+      isSeen = true;
+      watch.disconnect();
+      act();
+    },
+    { rootMargin: "150px" },
+  );
+  watch.observe(made);
+  return () => isSeen;
+}

@@ -6,14 +6,15 @@
  */
 
 import { fetchJson, plotly } from "./data.js";
-import { element } from "./dom.js";
+import { element, inRest } from "./dom.js";
+import * as evaluations from "./evaluations.js";
 import * as losses from "./losses.js";
 import * as metrics from "./metrics.js";
 import { described, runList, shownIds } from "./runs.js";
 import * as state from "./state.js";
 import { follow } from "./theme.js";
 
-const VIEWS = [metrics, losses];
+const VIEWS = [metrics, losses, evaluations];
 const EVERY = 10_000; // milliseconds between two looks at the log folder
 
 export async function render() {
@@ -116,15 +117,6 @@ function buildControls() {
     live.checked = state.get("live", "on") === "on";
   };
   return { controls, readControls, isLive: () => live.checked };
-}
-
-/** `act`, once its last call is 150 ms ago: neither server nor address is asked at each key. */
-function inRest(act) {
-  let waiting;
-  return () => {
-    clearTimeout(waiting);
-    waiting = setTimeout(act, 150);
-  };
 }
 
 function drawSections(main, opened, sections, context) {

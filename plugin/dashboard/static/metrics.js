@@ -17,7 +17,7 @@ export function sections(overview) {
     const dataset = overview.originals[set.dataset] ?? set.dataset;
     return {
       id: `metrics ${set.set}`,
-      rank: set.split === "train" ? 2 : 0,
+      rank: set.split === "train" ? 3 : 0,
       title: `Metrics on ${dataset}-${set.split} ${set.fingerprint}`,
       remark: "comparable between all runs here: the same images and ground truth",
       data: set,

@@ -1,0 +1,90 @@
+"""The evaluations of a set in the tab, step by step, as people see them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from boxscore import Identity
+from tests.dashboard.folders import detection
+from tests.dashboard.pages import LOADERS, Open, serving
+
+pytestmark = pytest.mark.slow
+
+SCRIPT = "<script>alert(1)</script>"
+IMAGES = ["9", "10", SCRIPT, "worst 1"]
+# of each picture that is drawn: its row, its run, its caption and its width, which is its step
+PICTURES = """() => [...document.querySelectorAll(".picture figure")].map((figure) => ({
+  image: figure.closest(".picture").querySelector("h3").textContent,
+  caption: figure.querySelector("figcaption").textContent,
+  width: figure.querySelector("a:not([hidden]) img")?.naturalWidth ?? null,
+}))"""
+
+
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("logs") / "runs"
+    for algorithm, steps in (("FCOS", 10), ("RetinaNet", 20)):
+        identity = Identity(algorithm, "320x320", "ResNet-18")
+        detection(folder, identity, steps=steps, images=IMAGES)
+    return folder
+
+
+@pytest.fixture(scope="module", params=list(LOADERS.values()), ids=list(LOADERS))
+def address(logged: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    with serving(logged, request.param) as found:
+        yield found
+
+
+def evaluations(frame: Any) -> Any:
+    """The section, in sight."""
+    section = frame.locator("details.section", has_text="step by step")
+    section.scroll_into_view_if_needed()
+    section.get_by_label("Step").wait_for()
+    return section
+
+
+def pictures(frame: Any, widths: list[int | None]) -> list[dict[str, Any]]:
+    """The pictures, once those that are drawn have these widths."""
+    drawn = f"({PICTURES})().map((one) => one.width)"
+    frame.wait_for_function(f"() => JSON.stringify({drawn}) === JSON.stringify({widths})".replace(
+        "None", "null"), timeout=30_000)  # fmt: skip
+    found: list[dict[str, Any]] = frame.evaluate(PICTURES)
+    return found
+
+
+def test_the_slider_changes_the_pictures_and_a_link_restores_them(address: str, show: Open) -> None:
+    frame = show(f"{address}#boxscore")
+    section = evaluations(frame)
+    section.get_by_label("pictures of").select_option("10")
+    shown = pictures(frame, [10, 20])  # the last of each run
+    assert [one["caption"] for one in shown] == [
+        "FCOS 320x320 ResNet-18step 10", "RetinaNet 320x320 ResNet-18step 20",
+    ]  # fmt: skip
+    section.get_by_label("Step").focus()
+    frame.page.keyboard.press("ArrowLeft")
+    pictures(frame, [10, 15])
+    frame.page.keyboard.press("Home")
+    pictures(frame, [5, 5])
+    section.get_by_title("the evaluation after").click()
+    pictures(frame, [10, 10])
+    frame.wait_for_function("() => parent.location.hash.includes('step.')")
+    other = show(frame.page.url)
+    assert evaluations(other).get_by_label("pictures of").input_value() == "10"
+    pictures(other, [10, 10])
+    assert other.locator(".steps output").inner_text() == "10 (evaluation 2 of 4)"
+
+
+def test_all_images_stand_in_order_with_their_names_as_text(address: str, show: Open) -> None:
+    frame = show(f"{address}#boxscore")
+    section = evaluations(frame)
+    section.locator("h3").nth(3).scroll_into_view_if_needed()
+    shown = pictures(frame, [10, 20] * 4)
+    names = [one["image"] for one in shown[::2]]
+    assert names[:2] == ["9", "10"]
+    assert names[-1] == "worst 1 of each run's own evaluation"
+    frame.locator("aside section").first.locator(".group input").uncheck()
+    pictures(frame, [20] * 4)
