@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import importlib.util
 import json
 import math
 import re
@@ -17,6 +16,7 @@ from boxscore.catalogue import CATALOGUE
 from boxscore.keys import Key, parse
 
 from .history import History
+from .plotly_js import plotly_js
 
 _STATIC = Path(__file__).parent / "static"
 
@@ -39,20 +39,12 @@ def report(history: History, remarks: Sequence[str] = ()) -> str:
         "style": (_STATIC / "report.css").read_text("utf-8"),
         # no text can end the element, or begin a comment in it
         "facts": facts.replace("<", "\\u003c").replace("\u2028", "\\u2028"),
-        "plotly": _plotly(),
+        # without any text that would end its element
+        "plotly": plotly_js().decode().replace("</script", "<\\/script"),
         "script": (_STATIC / "report.js").read_text("utf-8"),
     }
     page = (_STATIC / "report.html").read_text("utf-8")
     return re.sub("{{([a-z]+)}}", lambda place: parts[place[1]], page)  # of the page alone
-
-
-def _plotly() -> str:
-    """plotly.js, without any text that would end its element."""
-    found = importlib.util.find_spec("plotly")
-    if found is None or found.origin is None:
-        raise FileNotFoundError("plotly is not installed: pip install plotly")
-    path = Path(found.origin).parent / "package_data" / "plotly.min.js"
-    return path.read_text("utf-8").replace("</script", "<\\/script")
 
 
 def _facts(history: History, remarks: Sequence[str]) -> dict[str, Any]:

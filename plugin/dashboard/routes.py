@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import importlib.metadata
-import importlib.util
 import json
 from collections.abc import Callable, Mapping
 from functools import cache, partial
@@ -23,6 +21,7 @@ from boxscore import keys
 from . import evaluations, tables
 from .contents import Contents, Source, pictures, run_id, split_of
 from .curves import in_steps, numbers, points_per_curve, sample, smooth, within
+from .plotly_js import plotly_js
 
 _SCRIPT = "text/javascript"
 _KINDS = {".js": _SCRIPT, ".css": "text/css"}
@@ -230,11 +229,7 @@ def _plotly(request: Request) -> Response:
 
 @cache
 def _packed_plotly() -> bytes:
-    found = importlib.util.find_spec("plotly")
-    if found is None or found.origin is None:
-        raise NotHere("the package plotly: pip install plotly")
-    path = Path(found.origin).parent / "package_data" / "plotly.min.js"
-    if not path.is_file():
-        version = importlib.metadata.version("plotly")
-        raise NotHere(f"plotly.min.js in plotly {version}: pip install --force-reinstall plotly")
-    return gzip.compress(path.read_bytes(), 6, mtime=0)
+    try:
+        return gzip.compress(plotly_js(), 6, mtime=0)
+    except FileNotFoundError as error:
+        raise NotHere(str(error)) from None
