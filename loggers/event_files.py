@@ -15,7 +15,7 @@ from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from boxscore.keys import key_of_tag
+from boxscore.keys import key_of_tag, table_name
 from boxscore.records import File, Point, Tag
 
 from .spool import append_atomically
@@ -24,6 +24,8 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 _PNG, _WEBP = b"\x89PNG\r\n\x1a\n", b"WEBPVP8 "
 PICTURES = (".png", ".webp")
 """The endings of files that are shown."""
+PLUGIN = "boxscore"
+"""The tab's name, by which TensorBoard keeps what that alone reads."""
 _VERSION = "brain.Event:2"
 _LENGTH, _CHECK = 8, 4  # bytes of a record's length, and of each of its two checksums
 
@@ -69,14 +71,14 @@ def scalars(points: Sequence[Point]) -> Any:
     from tensorboard.compat.proto.summary_pb2 import Summary
 
     values = [Summary.Value(tag=point.tag, simple_value=point.value) for point in points]
-    return _event(points[0].step, points[0].time, values)
+    return event(points[0].step, points[0].time, values)
 
 
 def text(tag: Tag) -> Any:
     """An event that shows ``tag`` under ``tags/<name>``."""
     from tensorboard.plugins.text.summary_v2 import text_pb
 
-    return _event(0, time.time(), text_pb(f"tags/{tag.name}", tag.value).value)
+    return event(0, time.time(), text_pb(f"tags/{tag.name}", tag.value).value)
 
 
 def image(file: File) -> Any:
@@ -92,10 +94,11 @@ def image(file: File) -> Any:
         raise ValueError(f"{file.path} is not a PNG or WebP file")
     shown = Summary.Image(width=width, height=height, encoded_image_string=content)
     value = Summary.Value(tag=str(PurePosixPath(file.name).with_suffix("")), image=shown)
-    return _event(file.step, file.time, [value])
+    return event(file.step, file.time, [value])
 
 
-def _event(step: int, wall_time: float, values: Sequence[Any]) -> Any:
+def event(step: int, wall_time: float, values: Sequence[Any]) -> Any:
+    """An event with summary ``values``."""
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
 
@@ -103,19 +106,29 @@ def _event(step: int, wall_time: float, values: Sequence[Any]) -> Any:
 
 
 def last_steps_in(folder: Path) -> dict[str, int]:
-    """The last step of each series in the event files of a run, by `Point.key`.
+    """The last step of each series in the event files of a run, by `Point.key` or `File.name`.
 
     Args:
         folder: the run's, with a folder for each split.
     """
     steps: dict[str, int] = {}
     for file in folder.glob("*/*tfevents*"):
-        for event in events(file):
-            for value in event.summary.value:
-                if value.HasField("simple_value"):
-                    key = key_of_tag(value.tag, file.parent.name)
-                    steps[key] = max(event.step, steps.get(key, event.step))
+        for found in events(file):
+            for value in found.summary.value:
+                if name := _name_of(value, file.parent.name):
+                    steps[name] = max(found.step, steps.get(name, found.step))
     return steps
+
+
+def _name_of(value: Any, split: str) -> str:
+    """`Point.key` or `File.name` of what a summary value shows; ``""`` of a tag's."""
+    if value.HasField("simple_value"):
+        return key_of_tag(value.tag, split)
+    if value.HasField("image"):
+        ending = ".png" if value.image.encoded_image_string.startswith(_PNG) else ".webp"
+        return f"{value.tag}{ending}"
+    plugin = value.metadata.plugin_data.plugin_name
+    return table_name("curves", split) if plugin == PLUGIN else ""
 
 
 def events(file: Path) -> Iterator[Any]:

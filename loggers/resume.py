@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from boxscore.records import Item, Point
+from boxscore.records import File, Item, Point, Tag
 
 
 def last_steps(points: Iterable[Point]) -> dict[str, int]:
@@ -20,7 +20,11 @@ def last_steps(points: Iterable[Point]) -> dict[str, int]:
 
 
 def unrecorded(items: Sequence[Item], recorded: Mapping[str, int]) -> Sequence[Item]:
-    """``items`` without the points of steps that are ``recorded``, the last step by `Point.key`.
+    """``items`` without the points and files of steps that are ``recorded``.
+
+    Args:
+        items: of a run.
+        recorded: the last step, by `Point.key` or `File.name`.
 
     >>> again = [Point("total", 0.5, step) for step in (90, 100, 110)]
     >>> [point.step for point in unrecorded(again, {"total": 100})]
@@ -28,8 +32,9 @@ def unrecorded(items: Sequence[Item], recorded: Mapping[str, int]) -> Sequence[I
     """
     if not recorded:
         return items
-    return [
-        item
-        for item in items
-        if not isinstance(item, Point) or item.step > recorded.get(item.key, item.step - 1)
-    ]
+    return [item for item in items if isinstance(item, Tag) or _is_new(item, recorded)]
+
+
+def _is_new(item: Point | File, recorded: Mapping[str, int]) -> bool:
+    name = item.key if isinstance(item, Point) else item.name
+    return item.step > recorded.get(name, item.step - 1)

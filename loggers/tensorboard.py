@@ -12,7 +12,7 @@ from boxscore.keys import summary
 from boxscore.logger import Refused, Status
 from boxscore.records import File, Item, Point, RunStart, Tag
 
-from . import event_files
+from . import event_files, tensorboard_curves
 from .event_files import EventFile
 from .resume import unrecorded
 from .tracking_uri import local_folder
@@ -26,8 +26,9 @@ class TensorBoardLogger:
 
     Points of one split, step and time share an event. Names beginning with ``summary/`` are for
     queries and are not drawn. Tags and params become texts called ``tags/<name>`` in the train
-    folder, so that the event files alone describe the run. PNG and WebP files become images; other
-    files are left to other loggers. In a forked process this object does nothing.
+    folder, so that the event files alone describe the run. PNG and WebP files become images, and
+    ``curves/<split>.json`` PR curves and what the tab BOXSCORE shows; other files are left to other
+    loggers. In a forked process this object does nothing.
 
     Args:
         log_dir: a folder of this machine; ``~`` is expanded, a ``file:`` URI is read.
@@ -53,6 +54,7 @@ class TensorBoardLogger:
 
         A process that is forked while another thread imports it could never import it.
         """
+        import tensorboard.plugins.pr_curve.metadata
         import tensorboard.plugins.text.summary_v2
         import tensorboard.summary.writer.record_writer  # noqa: F401
 
@@ -133,12 +135,17 @@ class TensorBoardLogger:
                         points.setdefault(event, {})[same] = item
                 case Tag() if item not in self._written:
                     yield "train", {item: item}, partial(event_files.text, item)
-                case File() if (
-                    item.name.lower().endswith(event_files.PICTURES) and item not in self._written
-                ):
-                    yield item.split or "train", {item: item}, partial(event_files.image, item)
+                case File() if item not in self._written and (make := _maker(item)):
+                    yield item.split or "train", {item: item}, partial(make, item)
         for (split, *_), group in points.items():
             yield split, group, partial(event_files.scalars, list(group.values()))
+
+
+def _maker(file: File) -> Callable[[File], Any] | None:
+    """What makes an event of ``file``; None for one that is left to other loggers."""
+    if file.name.lower().endswith(event_files.PICTURES):
+        return event_files.image
+    return tensorboard_curves.curves if tensorboard_curves.is_curves(file) else None
 
 
 def _inside(path: str) -> PurePosixPath:

@@ -127,14 +127,18 @@ class Results:
         scope = keys.metric_scope(dataset, split, fingerprint)
         points = [Point(n, value, step, split, now, scope) for n, value in self.metrics.items()]
         scope = keys.metric_scope(dataset, split, fingerprint, per_class=True)
-        frequent = sorted(self.per_class, key=lambda name: -self.counts.get(name, 0))
-        for name in frequent[: None if per_class == "all" else per_class]:
+        for name in self._frequent(per_class):
             points += [
                 Point(keys.class_measure(measure, name), value, step, split, now, scope)
                 for measure, value in self.per_class[name].items()
                 if measure in CATALOGUE and CATALOGUE[measure].per_class
             ]
         return points
+
+    def _frequent(self, count: PerClass) -> list[str]:
+        """The classes with most ground truth."""
+        ordered = sorted(self.per_class, key=lambda name: -self.counts.get(name, 0))
+        return ordered[: None if count == "all" else count]
 
     def tags(self, split: str) -> dict[str, str]:
         """What a reader of a test set's figures may need."""
@@ -144,13 +148,31 @@ class Results:
             found[f"best_F1.{split}"] = text.format_map(best)
         return found
 
-    def write_tables(self, folder: Path, split: str, step: int) -> list[File]:
-        """Write every class with every metric, as JSON columns and rows, and the curves."""
+    def write_tables(
+        self,
+        folder: Path,
+        dataset: str,
+        split: str,
+        fingerprint: str,
+        step: int,
+        *,
+        per_class: PerClass,
+    ) -> list[File]:
+        """Write every class with every metric, as JSON columns and rows, and the curves.
+
+        The curves name their evaluated ``set``; ``counts`` are those of the most frequent classes.
+        """
+        tables = {"per_class": self._class_table()}
+        if self.curves:
+            counts, shown = self.curves["counts"], {"", *self._frequent(per_class)}
+            kept = [one for one in counts["classes"] if one["name"] in shown]
+            named = {"set": keys.evaluated_set(dataset, split, fingerprint)}
+            tables["curves"] = named | self.curves | {"counts": counts | {"classes": kept}}
         written = []
-        for name, table in (("per_class", self._class_table()), ("curves", self.curves)):
+        for name, table in tables.items():
             path = folder / f"{name}-{split}-{step}.json"
             path.write_text(json.dumps(table), encoding="utf-8")
-            written.append(File(f"{name}/{split}.json", str(path), step, split))
+            written.append(File(keys.table_name(name, split), str(path), step, split))
         return written
 
     def _class_table(self) -> dict[str, Any]:

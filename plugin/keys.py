@@ -20,7 +20,7 @@ FACT = "boxscore."
 """Prefix of the run's tags, as in ``boxscore.group``."""
 
 _BY_GROUP = ("loss", "native")
-_BY_SET = ("metric", "per class", "pictures")
+_BY_SET = ("metric", "per class", "pictures", "curves")
 _ILLEGAL = re.compile(r"[^\w\- .]")
 _MARKED = re.compile(r" [0-9a-f]{4}$")
 _WORD_MARKED = re.compile(r"-[0-9a-f]{4}$")
@@ -33,7 +33,7 @@ _METRIC = re.compile(
     r"/(?P<measure>[^ ]+)(?: (?P<class_name>.+))?"
 )
 _PICTURE = re.compile(
-    rf"(?P<kind>pictures) (?P<dataset>[^/]+)-(?P<split>{_SPLIT}) (?P<fingerprint>[^ /]+)"
+    rf"(?P<kind>pictures|curves) (?P<dataset>[^/]+)-(?P<split>{_SPLIT}) (?P<fingerprint>[^ /]+)"
     r"/(?P<measure>.+)"
 )
 _PLAIN = re.compile(r"(?P<kind>progress|summary)/(?P<measure>.+)")
@@ -117,15 +117,20 @@ def loss_scope(group: str, *, native: bool = False) -> str:
     return f"{'native' if native else 'loss'} {group}"
 
 
+def evaluated_set(dataset: str, split: str, fingerprint: str) -> str:
+    """``"bccd-test 7f3a2c"``: with which metrics compare."""
+    return f"{legal(dataset)}-{split} {short(fingerprint)}"
+
+
 def metric_scope(dataset: str, split: str, fingerprint: str, *, per_class: bool = False) -> str:
     """``"metric bccd-test 7f3a2c"``: metrics compare within an evaluated set."""
     kind = "per class" if per_class else "metric"
-    return f"{kind} {legal(dataset)}-{split} {short(fingerprint)}"
+    return f"{kind} {evaluated_set(dataset, split, fingerprint)}"
 
 
 def pictures_scope(dataset: str, split: str, fingerprint: str) -> str:
     """``"pictures bccd-test 7f3a2c"``: an image of an evaluated set has one key in every run."""
-    return f"pictures {legal(dataset)}-{split} {short(fingerprint)}"
+    return f"pictures {evaluated_set(dataset, split, fingerprint)}"
 
 
 def picture_name(scope: str, image_id: str) -> str:
@@ -135,6 +140,25 @@ def picture_name(scope: str, image_id: str) -> str:
     'pictures bccd-test 7f3a2c/17.webp'
     """
     return f"{tag(scope, legal(image_id))}.webp"
+
+
+def curves_tag(evaluated_set: str) -> str:
+    """TensorBoard's tag of what the tab shows, ``"curves bccd-test 7f3a2c/all"``."""
+    return tag(f"curves {evaluated_set}", "all")
+
+
+def pr_tag(evaluated_set: str, class_name: str) -> str:
+    """TensorBoard's tag of a curve on its own tab, of all classes together without a name.
+
+    >>> pr_tag("bccd-test 7f3a2c", "RBC")
+    'PR bccd-test 7f3a2c/class RBC'
+    """
+    return tag(f"PR {evaluated_set}", f"class {legal(class_name)}" if class_name else "all")
+
+
+def table_name(kind: str, split: str) -> str:
+    """The name of the file with a table of an evaluation, ``"curves/test.json"``."""
+    return f"{kind}/{split}.json"
 
 
 def class_measure(measure: str, class_name: str) -> str:
@@ -174,8 +198,8 @@ class Key:
     """A key in its parts; those that its kind lacks are empty.
 
     Attributes:
-        kind: ``loss``, ``native``, ``metric``, ``per class``, ``pictures``, ``progress`` or
-            ``summary``.
+        kind: ``loss``, ``native``, ``metric``, ``per class``, ``pictures``, ``curves``,
+            ``progress`` or ``summary``.
         measure: the catalogue's name, or a framework's own; of pictures the image's.
         group: parent algorithm and input size, of losses.
         dataset: the data's name, of metrics.

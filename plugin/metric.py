@@ -76,7 +76,9 @@ class TaskMetric(Metric, Protocol):
 
         ``note``: how they were measured; ``classes``: ``name``, ``recall`` and ``precision`` of
         each class with ground truth, of all together under ``""``; ``names`` and ``confusion``:
-        counts by true class, in rows, and predicted class.
+        counts by true class, in rows, and predicted class; ``counts``: a ``note``, and of the
+        ``classes`` ``name``, ``tp`` and ``fp`` at evenly spaced confidences from 0 to 1, inclusive,
+        ``truths``, and of pixels ``others``, which are of no truth.
         """
 
     def save(self, path: Path) -> None:

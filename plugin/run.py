@@ -274,7 +274,8 @@ class Run:
         items = [*self._new_tags(**tags), *points]
         if distributed.rank() == 0 and not self._is_over:
             self._files = self._files or tempfile.mkdtemp(prefix="boxscore-")
-            items += results.write_tables(Path(self._files), split, step)
+            place = Path(self._files), self.dataset, split, fingerprint, step
+            items += results.write_tables(*place, per_class=self._per_class)
         return items
 
     # items

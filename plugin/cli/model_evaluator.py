@@ -102,7 +102,8 @@ class BoxscoreEvaluator(ModelEvaluator):
         logger = MLflowLogger(run=run_id)
         logger.open(start)
         with tempfile.TemporaryDirectory() as folder:
-            items += results.write_tables(Path(folder), "test", 0)
+            place = Path(folder), name, "test", fingerprint, 0
+            items += results.write_tables(*place, per_class=20)
             best = results.best_f1.get("", {}).get("confidence", 0.5)
             scope = pictures_scope(name, "test", fingerprint)
             pictures = drawn(samples, scope, names, best, Path(folder))

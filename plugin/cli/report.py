@@ -10,9 +10,10 @@ from pathlib import Path
 
 from boxscore.dashboard.history import History, Series
 from boxscore.dashboard.report import report
-from boxscore.keys import FACT, key_of_tag
+from boxscore.keys import FACT, key_of_tag, table_name
 from boxscore.logger import Status
-from boxscore.loggers.event_files import events
+from boxscore.loggers.event_files import PLUGIN, events
+from boxscore.loggers.tensorboard_curves import table_of
 from boxscore.records import RunStart
 
 _PICTURES = "images"  # MLflow's folder of them
@@ -61,6 +62,8 @@ def read_folder(folder: Path) -> History:
                     content = value.image.encoded_image_string
                     ending = ".png" if content.startswith(b"\x89PNG") else ".webp"
                     history.pictures[value.tag + ending] = event.step, content
+                elif value.metadata.plugin_data.plugin_name == PLUGIN:
+                    history.tables[table_name("curves", split)] = table_of(value.tensor)
                 elif value.tag.startswith("tags/") and value.tensor.string_val:
                     name = value.tag.removeprefix("tags/")
                     texts[name] = value.tensor.string_val[0].decode("utf-8", "replace")

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from tensorboard.data.provider import DataProvider, RunTagFilter
@@ -70,6 +71,18 @@ class Source:
         """The content that a reference stands for."""
         content: bytes = self.provider.read_blob(self.context, blob_key=reference.blob_key)
         return content
+
+    def list_tables(self) -> Mapping[str, Mapping[str, Any]]:
+        """Last steps and times of tables of curves by run and tag."""
+        return self._ask(self.provider.list_tensors, "boxscore")
+
+    def read_tables(
+        self, tags: Iterable[str], runs: Iterable[str]
+    ) -> Mapping[str, Mapping[str, Any]]:
+        """Tables of curves by run and tag."""
+        which = RunTagFilter(runs=runs, tags=tags)
+        question = self.provider.read_tensors
+        return self._ask(question, "boxscore", downsample=ALL_POINTS, run_tag_filter=which)
 
     def facts(self) -> dict[str, dict[str, str]]:
         """Tags and params by folder of a training that boxscore watched."""
@@ -145,14 +158,14 @@ class Contents:
 
     Attributes:
         series: every curve that boxscore named.
-        pictures: every image of an evaluated set, over the steps.
+        evaluations: every image of an evaluated set, and its curves, over the steps.
         facts: tags and params by folder of a training.
         started: seconds since the epoch by folder of a training.
         foreign: TensorBoard's run and tag of the curves that boxscore did not name.
     """
 
     series: list[Series] = field(default_factory=list)
-    pictures: list[Series] = field(default_factory=list)
+    evaluations: list[Series] = field(default_factory=list)
     facts: dict[str, dict[str, str]] = field(default_factory=dict)
     started: dict[str, float] = field(default_factory=dict)
     foreign: list[tuple[str, str]] = field(default_factory=list)
@@ -160,7 +173,7 @@ class Contents:
     @classmethod
     def of(cls, source: Source) -> Contents:
         """Read what ``source`` lists; no curve and no picture is read."""
-        found = cls(facts=source.facts(), pictures=pictures(source))
+        found = cls(facts=source.facts(), evaluations=series_by_step(source))
         for name, of_run in source.list_scalars().items():
             folder, split = split_of(name)
             for tag, listed in of_run.items():
@@ -269,7 +282,7 @@ class Contents:
     def _evaluations(self) -> Iterator[dict[str, Any]]:
         """What is shown of the evaluations of a set, step by step."""
         found: dict[str, list[Series]] = {}
-        for series in self.pictures:
+        for series in self.evaluations:
             found.setdefault(series.key.evaluated_set, []).append(series)
         for evaluated_set, of_set in sorted(found.items()):
             key = of_set[0].key
@@ -278,7 +291,11 @@ class Contents:
                 "dataset": key.dataset,
                 "split": key.split,
                 "fingerprint": key.fingerprint,
-                "images": sorted({one.key.measure for one in of_set}, key=_worst_last),
+                "images": sorted(
+                    {one.key.measure for one in of_set if one.key.kind == "pictures"},
+                    key=_worst_last,
+                ),
+                "curves": any(one.key.kind == "curves" for one in of_set),
                 **_together(of_set),
             }
 
@@ -291,15 +308,15 @@ class Contents:
                     yield name.removeprefix(prefix), value
 
 
-def pictures(source: Source) -> list[Series]:
-    """The images of evaluated sets that ``source`` lists, over the steps."""
+def series_by_step(source: Source) -> list[Series]:
+    """The images of evaluated sets that ``source`` lists, and their curves, over the steps."""
     found = []
-    for name, of_run in source.list_pictures().items():
+    for name, of_run in chain(source.list_pictures().items(), source.list_tables().items()):
         folder, split = split_of(name)
         for tag, listed in of_run.items():
             with suppress(ValueError):  # another's
                 key = keys.parse(keys.key_of_tag(tag, split))
-                if key.kind == "pictures":
+                if key.kind in ("pictures", "curves"):
                     last = (listed.max_step or 0, listed.max_wall_time or 0.0)
                     found.append(Series(folder, name, tag, key, last))
     return found

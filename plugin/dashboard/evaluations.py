@@ -1,8 +1,10 @@
-"""What a set's evaluations left beside their figures, step by step: pictures."""
+"""What a set's evaluations left beside their figures, step by step: pictures and curves."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+import zlib
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from boxscore import keys
@@ -14,14 +16,20 @@ _KINDS = ((b"\x89PNG\r\n\x1a\n", 0, "image/png"), (b"WEBP", 8, "image/webp"))
 
 
 def steps(source: Source, series: Iterable[Series]) -> dict[str, Any]:
-    """The steps of the pictures ``series``: of all of them, and by image and training."""
+    """The steps of all ``series``, and those of pictures by image and training."""
     images: dict[str, dict[str, list[int]]] = {}
-    wanted = list(series)
-    read = source.read_pictures({one.tag for one in wanted}, {one.name for one in wanted})
+    wanted, every = list(series), set()
+    tags, names = {one.tag for one in wanted}, {one.name for one in wanted}
+    read = {
+        "pictures": source.read_pictures(tags, names),
+        "curves": source.read_tables(tags, names),
+    }
     for one in wanted:
-        own = sorted({datum.step for datum in read.get(one.name, {}).get(one.tag, ())})
-        images.setdefault(one.key.measure, {})[run_id(one.folder)] = own
-    every = {step for of_image in images.values() for own in of_image.values() for step in own}
+        data = read[one.key.kind].get(one.name, {}).get(one.tag, ())
+        own = sorted({datum.step for datum in data})
+        every.update(own)
+        if one.key.kind == "pictures":
+            images.setdefault(one.key.measure, {})[run_id(one.folder)] = own
     return {"steps": sorted(every), "images": images}
 
 
@@ -46,3 +54,59 @@ def picture(
                     if content[place:].startswith(mark):
                         return content, kind
     return None
+
+
+def precision(source: Source, series: Iterable[Series], step: int, name: str) -> dict[str, Any]:
+    """The curve of a class in the last evaluation of each training up to ``step``.
+
+    Args:
+        source: the log folder.
+        series: the curves of one evaluated set.
+        step: the highest.
+        name: the class's; ``""`` for the curve of all classes together.
+
+    Returns:
+        ``curves`` with ``run``, ``step``, ``recall``, ``precision`` and ``note``; and the names of
+        all ``classes`` that have one.
+    """
+    drawn: list[dict[str, Any]] = []
+    classes: dict[str, None] = {}
+    for run, at, table in _tables(source, series, step):
+        classes.update(dict.fromkeys(one["name"] for one in table["classes"]))
+        for one in table["classes"]:
+            if one["name"] == name:
+                axes = {axis: one[axis] for axis in ("recall", "precision")}
+                drawn.append({"run": run, "step": at, "note": table["note"]} | axes)
+    return {"classes": list(classes), "curves": drawn}
+
+
+def confusion(source: Source, series: Iterable[Series], step: int) -> dict[str, Any] | None:
+    """The confusion matrix of a training's last evaluation up to ``step``; None without one."""
+    for _, at, table in _tables(source, series, step):
+        if "confusion" in table:
+            return {"step": at} | {key: table[key] for key in ("names", "confusion", "note")}
+    return None
+
+
+def _tables(
+    source: Source, series: Iterable[Series], step: int
+) -> Iterator[tuple[str, int, dict[str, Any]]]:
+    """Training, step and content of the last table of each of ``series`` up to ``step``."""
+    wanted = list(series)
+    read = source.read_tables({one.tag for one in wanted}, {one.name for one in wanted})
+    for one in wanted:
+        data = read.get(one.name, {}).get(one.tag, ())
+        until = [datum for datum in data if datum.step <= step]
+        last = max(until, key=lambda datum: datum.step, default=None)
+        if last is not None and (table := _table(last.numpy)):
+            yield run_id(one.folder), last.step, table
+
+
+def _table(tensor: Any) -> dict[str, Any] | None:
+    """A table that TensorBoardLogger wrote; None of anything else."""
+    try:
+        table = json.loads(zlib.decompress(tensor.item()))
+        whole = {one["name"]: (one["recall"], one["precision"]) for one in table["classes"]}
+    except (zlib.error, ValueError, KeyError, TypeError):
+        return None
+    return table if whole and "note" in table else None

@@ -19,7 +19,7 @@ from werkzeug.wrappers import Request, Response
 from boxscore import keys
 
 from . import evaluations, tables
-from .contents import Contents, Source, pictures, run_id, split_of
+from .contents import Contents, Series, Source, run_id, series_by_step, split_of
 from .curves import in_steps, numbers, points_per_curve, sample, smooth, within
 from .plotly_js import plotly_js
 
@@ -51,6 +51,8 @@ def apps(provider: DataProvider | None) -> Mapping[str, Any]:
         "/leaderboard": _leaderboard,
         "/classes": _classes,
         "/evaluations": _evaluations,
+        "/precision": _precision,
+        "/confusion": _confusion,
     }
     data = {route: _get(partial(_json, provider, answer)) for route, answer in answers.items()}
     files: Mapping[str, Callable[[Request], Response]] = {
@@ -176,11 +178,38 @@ def _classes(source: Source, request: Request) -> dict[str, Any]:
 
 
 def _evaluations(source: Source, request: Request) -> dict[str, Any]:
+    return evaluations.steps(source, _of_set(source, request))
+
+
+def _precision(source: Source, request: Request) -> dict[str, Any]:
+    """Of the query, ``class`` names the class; without it the curve is that of all together."""
+    series, step = _of_set(source, request, "curves"), int(_argument(request, "step"))
+    return evaluations.precision(source, series, step, request.args.get("class", ""))
+
+
+def _confusion(source: Source, request: Request) -> dict[str, Any]:
+    _argument(request, "run")
+    series, step = _of_set(source, request, "curves"), int(_argument(request, "step"))
+    found = evaluations.confusion(source, series, step)
+    if found is None:
+        raise NotHere(f"a confusion matrix up to step {step}")
+    return found
+
+
+def _of_set(source: Source, request: Request, *kinds: str) -> list[Series]:
+    """What is shown of a set's evaluations, of the trainings named ``run`` or of all."""
     evaluated_set = _argument(request, "set")
-    found = [one for one in pictures(source) if one.key.evaluated_set == evaluated_set]
+    names = _names(source, request.args.getlist("run"))
+    found = [
+        one
+        for one in series_by_step(source)
+        if one.key.evaluated_set == evaluated_set
+        and (not kinds or one.key.kind in kinds)
+        and (names is None or one.name in names)
+    ]
     if not found:
-        raise NotHere(f"pictures of set {evaluated_set}")
-    return evaluations.steps(source, found)
+        raise NotHere(f"evaluations of set {evaluated_set}")
+    return found
 
 
 def _picture(provider: DataProvider, request: Request) -> Response:

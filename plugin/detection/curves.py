@@ -21,6 +21,9 @@ T = TypeVar("T")
 MOST_CLASSES = 100
 """Of a table of curves and of a confusion matrix in it."""
 
+CONFIDENCES = np.linspace(0, 1, 129, dtype=np.float32)
+"""At which detections are counted: k / 128, exact in float32."""
+
 
 @dataclass(frozen=True, slots=True)
 class PerClass(Generic[T]):
@@ -80,12 +83,17 @@ def curves(arrays: Arrays, names: Sequence[str], iou: float) -> PerClass[Curve]:
 
 
 def curve_table(
-    found: PerClass[Curve], matrix: Confusion | None, confidence: float, kind: str
+    found: PerClass[Curve],
+    counted: list[dict[str, Any]],
+    matrix: Confusion | None,
+    confidence: float,
+    kind: str,
 ) -> dict[str, Any]:
     """`boxscore.metric.TaskMetric.curve_table`, to four digits.
 
     Args:
         found: at IoU 0.5.
+        counted: likewise, by `count_detections`.
         matrix: None leaves it out.
         confidence: of the detections in the matrix, at least.
         kind: ``"box"`` or ``"mask"``.
@@ -99,12 +107,44 @@ def curve_table(
             {"name": name}
             | {axis: getattr(curve, axis).round(4).tolist() for axis in ("recall", "precision")}
             for name, curve in named.items()
-        ]
+        ],
+        "counts": {"note": f"{kind} at IoU 0.5, counted", "classes": counted},
     }
     if matrix is not None and len(matrix.names) <= MOST_CLASSES:
         note += f"; the matrix is at confidence {confidence:.4f}, that of the best F1"
         table |= {"names": list(matrix.names), "confusion": matrix.at(confidence).tolist()}
     return table | {"note": note}
+
+
+def count_detections(
+    state: MatchTable, ranking: Ranking, kind: str, names: Sequence[str], iou: float
+) -> list[dict[str, Any]]:
+    """True and false positives at `CONFIDENCES`, in JSON's types.
+
+    Raises:
+        ValueError: if ``iou`` is none of COCO's thresholds.
+
+    Returns:
+        ``name``, ``tp``, ``fp`` and ``truths`` of each class with objects, and before them of all
+        of these classes together, under ``""``.
+    """
+    hit, counts = _outcomes(state, kind, threshold(iou))
+    score = state.tables[DETECTION]["score"]
+    truths = count_truths(state, kind, len(names))[0]
+    found: dict[str, tuple[Indices, Indices, int]] = {}
+    for place in np.flatnonzero(truths).tolist():
+        rows = ranking.rows[ranking.start[place] : ranking.start[place + 1]]
+        kept = len(rows) - np.searchsorted(score[rows][::-1], CONFIDENCES)
+        tp, counted = (np.append(0, np.cumsum(column[rows]))[kept] for column in (hit, counts))
+        found[names[place]] = tp, counted - tp, int(truths[place])
+    if not found:
+        return []
+    tps, fps, objects = zip(*found.values(), strict=True)
+    found = {"": (sum(tps), sum(fps), sum(objects))} | found
+    return [
+        {"name": name, "tp": tp.tolist(), "fp": fp.tolist(), "truths": truths}
+        for name, (tp, fp, truths) in found.items()
+    ]
 
 
 def best_f1s(

@@ -30,7 +30,7 @@ from boxscore.warn import Warnings
 from .batch import Reader
 from .coco_summary import Arrays, Ranking, accumulate, rank, summarize, summarize_per_class
 from .confusion import Confusion
-from .curves import BestF1, Curve, PerClass, best_f1s, curve_table, curves
+from .curves import BestF1, Curve, PerClass, best_f1s, count_detections, curve_table, curves
 from .image_errors import image_errors
 from .inputs import Dicts, image_name, read_ids
 from .masks import Patches
@@ -269,7 +269,9 @@ class DetectionMetrics:
         best = self.best_f1().overall
         confidence = 0.5 if best is None else best.confidence
         matrix = self.confusion_matrix() if self._confusion else None
-        return curve_table(self.curves(), matrix, confidence, self.kinds[0])
+        kind, names = self.kinds[0], list(self._names.values())
+        counted = count_detections(*self._ranked(), kind, names, 0.5)
+        return curve_table(self.curves(), counted, matrix, confidence, kind)
 
     def confusion_matrix(self) -> Confusion:
         """Objects by true and predicted class, for any confidence.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .inputs import two_channels, valid_pixels, waits
-from .thresholds import THRESHOLDS, places
+from .thresholds import PER_128, THRESHOLDS, places
 
 AT_ONCE = 2**23
 """Scores in work at a time, 32 MB of them: little memory, whatever the size of the images."""
@@ -105,3 +105,28 @@ def content_hashes(labels: Tensor) -> Tensor:
     weights = (weights ^ (weights >> 29)) * -4658895280553007687
     weights = (weights ^ (weights >> 32)) | 1
     return torch.stack([(label_map.flatten() * weights).sum() for label_map in labels])
+
+
+def counted_per_128(confusion: Any, own: Any, every: Any, names: dict[int, str]) -> Any:
+    """True and false positives of classes at the scores k/128, in JSON's types.
+
+    Args:
+        confusion: pixels (C, C) by true and predicted class.
+        own: pixels of the class (C, T), by threshold.
+        every: all pixels likewise.
+        names: of the classes that are counted, by label.
+
+    Returns:
+        ``name``, ``tp``, ``fp``, ``truths`` and ``others`` of each class, and before them of all
+        of these classes together, under ``""``.
+    """
+    labels = list(names)
+    tp, taken = (t[labels, ::-1].cumsum(1)[:, ::-1][:, PER_128] for t in (own, every))
+    truths = confusion.sum(1)[labels]
+    columns = {"tp": tp, "fp": taken - tp, "truths": truths, "others": confusion.sum() - truths}
+    whole = {name: column.sum(0).tolist() for name, column in columns.items()}
+    each = [
+        {"name": name} | {key: column[row].tolist() for key, column in columns.items()}
+        for row, name in enumerate(names.values())
+    ]
+    return [{"name": ""} | whole, *each] if each else []

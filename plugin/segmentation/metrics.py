@@ -20,7 +20,7 @@ from boxscore.fingerprint import Fingerprint
 from boxscore.metric import Classes, class_names
 from boxscore.warn import Warnings
 
-from .counts import content_hashes, count_pixels
+from .counts import content_hashes, count_pixels, counted_per_128
 from .inputs import (
     are_probabilities,
     as_pixels,
@@ -228,19 +228,20 @@ class SegmentationMetrics:
 
     def curve_table(self) -> dict[str, Any]:
         """The pixel curves at about a hundred of the thresholds, and the confusion matrix."""
-        classes = []
-        for name, (precision, recall) in self.curves().items():
+        classes, curves = [], self.curves()
+        for name, (precision, recall) in curves.items():
             known = np.flatnonzero(~np.isnan(precision))
             kept = known[np.linspace(0, len(known) - 1, min(len(known), 101)).astype(int)]
             points = {"recall": recall[kept], "precision": precision[kept]}
             classes.append({"name": name} | {n: v.round(4).tolist() for n, v in points.items()})
-        counts = self.confusion_matrix(normalised=False).tolist()
-        note = "pixels, one class against the rest"
+        tables, note = self._tables(), "pixels, one class against the rest"
+        drawn = {label: name for label, name in self.classes.items() if name in curves}
         return {
             "note": note,
             "classes": classes,
+            "counts": {"note": f"{note}, counted", "classes": counted_per_128(*tables, drawn)},
             "names": list(self.classes.values()),
-            "confusion": counts,
+            "confusion": tables[0].tolist(),
         }
 
     def confusion_matrix(self, *, normalised: bool = True) -> NDArray[Any]:

@@ -56,6 +56,9 @@ THRESHOLDS = _thresholds()
 PER_256 = np.searchsorted(THRESHOLDS, np.arange(256, dtype=np.float32) / 256)
 """The indices of the thresholds k/256, k = 0..255."""
 
+PER_128 = np.append(PER_256[::2], len(THRESHOLDS) - 1)
+"""The indices of the thresholds k/128, k = 0..128."""
+
 
 def places(scores: Any) -> Any:
     """The index of the highest threshold that each score is not below.

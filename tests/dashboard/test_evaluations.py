@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from io import BytesIO
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.util.tensor_util import make_tensor_proto
 
 from boxscore import Identity
 from boxscore.loggers import TensorBoardLogger
@@ -37,6 +39,7 @@ def test_the_overview_lists_images_and_reads_none(tab: Tab) -> None:
     (one,) = found["evaluations"]
     assert one["set"] == found["sets"][0]["set"]
     assert one["images"] == ["9", "10", "worst 1"]
+    assert one["curves"]
     assert set(one["runs"]) == {run["id"] for run in found["runs"]}
 
 
@@ -57,6 +60,51 @@ def test_a_picture_is_that_of_run_image_and_step(tab: Tab) -> None:
         assert (answer.status_code, answer.mimetype) == (200, "image/webp")
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert Image.open(BytesIO(answer.data)).size == (10, 30)
+
+
+def test_curves_are_those_of_the_last_evaluation_up_to_a_step(tab: Tab) -> None:
+    overview = tab.get("overview")
+    (one,) = overview["evaluations"]
+    fcos, retinanet = (run["id"] for run in overview["runs"])
+    found = tab.get("precision", set=one["set"], step=17)
+    assert found["classes"] == ["", "RBC", "WBC", "Platelets"]
+    assert {curve["run"]: curve["step"] for curve in found["curves"]} == {fcos: 10, retinanet: 15}
+    for curve in found["curves"]:
+        assert curve["note"].startswith("box at IoU 0.5")
+        assert len(curve["recall"]) == len(curve["precision"]) == 101
+    query = {"set": one["set"], "step": 20, "class": "RBC", "run": retinanet}
+    (curve,) = tab.get("precision", **query)["curves"]
+    assert (curve["run"], curve["precision"][0]) == (retinanet, 1.0)
+    assert tab.get("precision", **{**query, "class": "no such"})["curves"] == []
+    assert tab.get("precision", **{**query, "step": 4})["curves"] == []
+
+
+def test_the_confusion_matrix_is_that_of_a_run_and_a_step(tab: Tab) -> None:
+    overview = tab.get("overview")
+    query = {"set": overview["sets"][0]["set"], "run": overview["runs"][0]["id"]}
+    found = tab.get("confusion", **query, step=12)
+    assert found["step"] == 10
+    assert found["names"] == ["RBC", "WBC", "Platelets", "background"]
+    assert [sum(row) for row in found["confusion"][:3]] == [1, 1, 1]
+    assert tab.ask("confusion", **query, step=4)[0] == 404
+    assert tab.ask("confusion", **{**query, "run": "00000000"}, step=10)[0] == 404
+    assert tab.ask("confusion", set=query["set"], step=10)[0] == 400
+
+
+def test_tables_of_others_are_left_out(tmp_path: Path) -> None:
+    detection(tmp_path, FCOS, steps=5)
+    (one,) = Tab(tmp_path).get("overview")["sets"]
+    (split,) = tmp_path.glob("*/*/*/*/test")
+    file = EventFile(split)
+    for step, content in enumerate((b"", b"text", zlib.compress(b"[]"), zlib.compress(b"{}")), 6):
+        tensor = make_tensor_proto(content)
+        value = Summary.Value(tag=f"curves {one['set']}/all", tensor=tensor)
+        file.append(record(Event(step=step, wall_time=1.0, summary=Summary(value=[value]))))
+    file.close()
+    tab = Tab(tmp_path)
+    for step in (6, 7, 8, 9):
+        assert tab.get("precision", set=one["set"], step=step)["curves"] == []
+    assert len(tab.get("precision", set=one["set"], step=5)["curves"]) == 1
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,8 @@ def test_it_is_made_from_event_files_and_from_mlflow(tmp_path: Path) -> None:
         found = facts(report(history))
         for part in ("name", "group", "task", "sets", "pictures"):
             assert found[part] == wanted[part], part
+        for part in ("classes", "names", "confusion"):
+            assert found["curves"]["test"][part] == wanted["curves"]["test"][part], part
         for kind in ("losses", "metrics"):
             assert [one["measure"] for one in found[kind]] == [o["measure"] for o in wanted[kind]]
             for one, other in zip(found[kind], wanted[kind], strict=True):

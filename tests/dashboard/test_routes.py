@@ -201,7 +201,7 @@ def test_what_is_unknown_is_refused(
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "HEAD", "OPTIONS"])
 def test_only_get_is_answered(tab: Tab, method: str) -> None:
     routes = ["overview", "curves", "leaderboard", "classes", "evaluations", "picture"]
-    routes += ["static/index.js", "plotly.js"]
+    routes += ["precision", "confusion", "static/index.js", "plotly.js"]
     assert [tab.ask(route, method)[0] for route in routes] == [405] * len(routes)
 
 

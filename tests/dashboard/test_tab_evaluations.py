@@ -43,7 +43,7 @@ def evaluations(frame: Any) -> Any:
     """The section, in sight."""
     section = frame.locator("details.section", has_text="step by step")
     section.scroll_into_view_if_needed()
-    section.get_by_label("Step").wait_for()
+    section.get_by_role("slider").wait_for()
     return section
 
 
@@ -59,12 +59,15 @@ def pictures(frame: Any, widths: list[int | None]) -> list[dict[str, Any]]:
 def test_the_slider_changes_the_pictures_and_a_link_restores_them(address: str, show: Open) -> None:
     frame = show(f"{address}#boxscore")
     section = evaluations(frame)
+    section.locator("h3").nth(3).scroll_into_view_if_needed()
+    names = [one["image"] for one in pictures(frame, [10, 20] * 4)[::2]]  # the last of each run
+    assert (names[:2], names[-1]) == (["9", "10"], "worst 1 of each run's own evaluation")
     section.get_by_label("pictures of").select_option("10")
-    shown = pictures(frame, [10, 20])  # the last of each run
+    shown = pictures(frame, [10, 20])
     assert [one["caption"] for one in shown] == [
         "FCOS 320x320 ResNet-18step 10", "RetinaNet 320x320 ResNet-18step 20",
     ]  # fmt: skip
-    section.get_by_label("Step").focus()
+    section.get_by_role("slider").focus()
     frame.page.keyboard.press("ArrowLeft")
     pictures(frame, [10, 15])
     frame.page.keyboard.press("Home")
@@ -76,15 +79,40 @@ def test_the_slider_changes_the_pictures_and_a_link_restores_them(address: str, 
     assert evaluations(other).get_by_label("pictures of").input_value() == "10"
     pictures(other, [10, 10])
     assert other.locator(".steps output").inner_text() == "10 (evaluation 2 of 4)"
+    other.locator("aside section").first.locator(".group input").uncheck()
+    pictures(other, [10])
 
 
-def test_all_images_stand_in_order_with_their_names_as_text(address: str, show: Open) -> None:
+# of the precision chart: name and first precision of each curve; of each matrix its counts
+CURVES = """() => [...(document.querySelector(".precision .graph")._fullData ?? [])]
+  .map((curve) => [curve.name, curve.y[0]])"""
+MATRICES = """() => [...document.querySelectorAll(".matrices .graph")]
+  .map((plot) => plot._fullData?.[0].text)"""
+
+
+def test_curves_and_matrices_are_those_of_the_chosen_step(address: str, show: Open) -> None:
     frame = show(f"{address}#boxscore")
     section = evaluations(frame)
-    section.locator("h3").nth(3).scroll_into_view_if_needed()
-    shown = pictures(frame, [10, 20] * 4)
-    names = [one["image"] for one in shown[::2]]
-    assert names[:2] == ["9", "10"]
-    assert names[-1] == "worst 1 of each run's own evaluation"
-    frame.locator("aside section").first.locator(".group input").uncheck()
-    pictures(frame, [20] * 4)
+    frame.wait_for_function(f"() => ({CURVES})().length === 2 && ({MATRICES})().length === 2")
+    assert [name for name, _ in frame.evaluate(CURVES)] == [
+        "FCOS 320x320 ResNet-18, step 10", "RetinaNet 320x320 ResNet-18, step 20",
+    ]  # fmt: skip
+    fcos, retinanet = frame.evaluate(MATRICES)
+    assert [sum(row) for row in retinanet[:3]] == [1, 1, 1]
+    section.get_by_label("precision over recall of").select_option("RBC")
+    section.get_by_title("the evaluation before").click()
+    frame.wait_for_function(f"() => ({CURVES})()[1][0].endsWith('step 15')")
+    assert section.get_by_label("precision over recall of").input_value() == "RBC"
+    assert frame.evaluate(CURVES)[1][1] == 1.0
+    section.get_by_role("slider").focus()
+    frame.page.keyboard.press("Home")
+    frame.wait_for_function(f"() => ({CURVES})().every(([name]) => name.endsWith('step 5'))")
+    assert frame.evaluate(MATRICES)[0] != fcos
+
+
+def test_tensorboards_own_tab_shows_the_curves(address: str, show: Open) -> None:
+    page = show(f"{address}#boxscore").page
+    page.goto(f"{address}#pr_curves")
+    page.get_by_text("all classes together").first.wait_for()
+    page.get_by_text("RetinaNet").first.wait_for()
+    page.locator("tf-pr-curve-card path.line").first.wait_for(state="attached")

@@ -71,10 +71,32 @@ def check(found: BestF1 | None, points: list[Any]) -> None:
     assert (found.f1, found.precision, found.recall) == pytest.approx((exact[0], *exact[2:]))
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_positives_are_counted_at_every_confidence(seed: int) -> None:
+    """Those of all classes are the sum of the classes with objects."""
+    case = random_case(seed, large=seed % 2 == 0)
+    counted = case.measured().curve_table()["counts"]["classes"]
+    names = {name: label for label, name in case.classes.items()}
+    for one in counted[1:]:
+        points = by_hand(case, names[one["name"]], 0)
+        for place, (tp, fp) in enumerate(zip(one["tp"], one["fp"], strict=True)):
+            reached = [point for point in points if point[1] >= place / 128]
+            if reached:
+                *_, precision, recall = min(reached, key=lambda point: point[1])
+                assert (tp / (tp + fp), tp / one["truths"]) == pytest.approx((precision, recall))
+            else:
+                assert tp == 0
+    if counted:
+        for key in ("tp", "fp"):
+            assert counted[0][key] == np.sum([one[key] for one in counted[1:]], axis=0).tolist()
+        assert counted[0]["truths"] == sum(one["truths"] for one in counted[1:])
+
+
 def test_without_objects_there_is_no_curve() -> None:
     metrics = DetectionMetrics({1: "cat"})
     assert metrics.curves().overall is None
     assert metrics.best_f1().overall is None
+    assert metrics.curve_table()["counts"]["classes"] == []
 
 
 def test_other_thresholds_than_cocos_are_refused() -> None:

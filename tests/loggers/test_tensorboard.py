@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import pickle
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tensorboard.util.tensor_util import make_ndarray
 
 from boxscore.loggers import (
     DurableLogger,
@@ -23,6 +25,7 @@ from boxscore.loggers import (
     standard,
 )
 from boxscore.loggers.event_files import events as events_of
+from boxscore.loggers.tensorboard_curves import table_of
 from boxscore.records import File, Point, RunStart, Tag
 from tests.disks import full_disk
 
@@ -155,9 +158,57 @@ def test_a_png_becomes_an_image_of_its_split(tmp_path: Path, folder: Path) -> No
     assert image.encoded_image_string == picture.read_bytes()
 
 
+def table(path: Path, **counted: Any) -> File:
+    """The curves of one class, at three confidences."""
+    one = {"name": "RBC", "tp": [3, 2, 0], "fp": [1, 0, 0], "truths": 4} | counted
+    content = {
+        "set": "bccd-test 7f3a2c",
+        "note": "box at IoU 0.5",
+        "classes": [{"name": "RBC", "recall": [0, 1], "precision": [1, 0.25]}],
+        "names": ["RBC", "background"],
+        "confusion": [[3, 1], [1, 0]],
+        "counts": {"note": "box at IoU 0.5, counted", "classes": [{**one, "name": ""}, one]},
+    }
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return File("curves/test.json", str(path), 50, "test")
+
+
+@pytest.mark.parametrize(
+    ("counted", "rows"),
+    [
+        ({}, [[3, 2, 0], [1, 0, 0], [0, 0, 0], [1, 2, 4], [0.75, 1, 0], [0.75, 0.5, 0]]),
+        (
+            {"tp": [2**24 + 1], "fp": [1], "truths": 2**24 + 1, "others": 3},
+            [[2**24 + 1], [1], [2], [0], [(2**24 + 1) / (2**24 + 2)], [1]],
+        ),
+    ],
+    ids=["detections", "more pixels than float32 counts"],
+)
+def test_a_table_of_curves_is_on_tensorboards_own_tab_and_on_boxscores(
+    tmp_path: Path, folder: Path, counted: dict[str, Any], rows: list[list[float]]
+) -> None:
+    logger = TensorBoardLogger(tmp_path)
+    logger.open(RUN)
+    logger.log([table(tmp_path / "t.json", **counted)])
+    logger.close()
+    reader = read(folder / "test")
+    for name in ("all", "class RBC"):
+        (tensor,) = reader.Tensors(f"PR bccd-test 7f3a2c/{name}")
+        assert tensor.step == 50
+        assert make_ndarray(tensor.tensor_proto).tolist() == rows
+    metadata = reader.SummaryMetadata("PR bccd-test 7f3a2c/class RBC")
+    assert metadata.plugin_data.plugin_name == "pr_curves"
+    (tensor,) = reader.Tensors("curves bccd-test 7f3a2c/all")
+    kept = table_of(tensor.tensor_proto)
+    assert kept["confusion"] == [[3, 1], [1, 0]]
+    assert "counts" not in kept
+
+
 @pytest.mark.parametrize(
     ("item", "reason"),
     [
+        (File("curves/test.json", "text.png", 50, "test"), "Expecting value"),
+        (File("curves/test.json", "empty.json", 50, "test"), "empty.json is no table of curves"),
         (Point("total", 1.0, 2**70), "int64|out of range|too large"),
         (Point("total", 1.0, 3, "../elsewhere"), "leaves its folder"),
         (File("text.png", "text.png"), "not a PNG"),
@@ -168,6 +219,7 @@ def test_an_item_that_cannot_be_shown_is_refused_and_costs_no_other(
     tmp_path: Path, folder: Path, item: Point | File, reason: str
 ) -> None:
     Path("text.png").write_text("no picture")
+    Path("empty.json").write_text("{}")
     logger = TensorBoardLogger(tmp_path)
     logger.open(RUN)
     with pytest.raises(Refused, match=reason) as refusal:
@@ -289,6 +341,21 @@ def test_a_resumed_run_repeats_no_step_of_any_series(
         tag = f"{scope}/{name}" if scope else name
         seen = [step for e in files_of(folder / split) for step, tags in e if tag in tags]
         assert seen == [*range(1, 15)], (name, split)
+
+
+def test_a_resumed_run_repeats_no_picture_and_no_curves(tmp_path: Path, folder: Path) -> None:
+    picture, curves = png(tmp_path / "p.png", 30, 20), table(tmp_path / "t.json")
+    for resumed, steps in ((False, range(1, 5)), (True, range(3, 7))):
+        logger = TensorBoardLogger(tmp_path)
+        logger.open(replace(RUN, resumed=resumed))
+        for step in steps:
+            files = [File("pictures/seven.png", str(picture), step, "test")]
+            logger.log([*files, replace(curves, step=step)])
+            logger.log([*files, replace(curves, step=step)])
+        logger.close()
+    for tag in ("pictures/seven", "PR bccd-test 7f3a2c/all", "curves bccd-test 7f3a2c/all"):
+        steps_seen = [step for e in files_of(folder / "test") for step, tags in e if tag in tags]
+        assert steps_seen == [*range(1, 7)], tag
 
 
 def files_of(folder: Path) -> list[list[tuple[int, list[str]]]]:

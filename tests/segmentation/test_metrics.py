@@ -339,6 +339,19 @@ def test_equal_logits_are_decided_for_the_lower_label() -> None:
 # --- tables
 
 
+def test_pixels_are_counted_at_evenly_spaced_scores() -> None:
+    logits, targets = batch(1, 4, 20, 30)
+    scores, truth = scored(logits, targets)
+    whole, *counted = measured(logits, targets).curve_table()["counts"]["classes"]
+    assert whole["truths"] == targets.numel()
+    for label, one in enumerate(counted):
+        own = truth[0] == label
+        assert (one["truths"], one["others"]) == (int(own.sum()), int((~own).sum()))
+        taken = [scores[0, label] >= step / 128 for step in range(129)]
+        assert one["tp"] == [int((reached & own).sum()) for reached in taken]
+        assert one["fp"] == [int((reached & ~own).sum()) for reached in taken]
+
+
 def test_confusion_matrix_rows_are_shares_of_the_true_class() -> None:
     metric = measured(as_logits([[0, 1, 1, 1]], 3), [[[0, 0, 0, 1]]])
     expected = np.array([[1 / 3, 2 / 3, 0], [0, 1, 0], [np.nan] * 3])

@@ -2,8 +2,9 @@
 
 import { fetchJson, inLine, plotly } from "./data.js";
 import { element, measureName } from "./dom.js";
+import { inTurn, layout, plain } from "./plot.js";
 import * as state from "./state.js";
-import { cssColour, emphasize, splitColour } from "./theme.js";
+import { emphasize, splitColour } from "./theme.js";
 
 const FEW = 8; // curves whose values are shown together under the pointer
 const MARKED = 100; // points of a test curve that are drawn as dots
@@ -22,20 +23,6 @@ const inSight = new IntersectionObserver(
 const sized = new ResizeObserver((entries) => {
   for (const entry of entries) entry.target.chart.fit(entry.contentRect.width);
 });
-
-let turn = Promise.resolve();
-
-/** Draw after the charts that came before, so that each is seen as soon as it is there. */
-function inTurn(draw) {
-  const drawn = turn.then(draw);
-  turn = drawn.catch(() => {}).then(() => new Promise((resolve) => setTimeout(resolve)));
-  return drawn;
-}
-
-/** Plotly reads some HTML in its texts: a name shows as it is. */
-function plain(words) {
-  return words.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
-}
 
 export class Chart {
   #wanted = null;
@@ -169,30 +156,20 @@ export class Chart {
   }
 
   #layout(curves) {
-    const grid = { gridcolor: cssColour("--line"), zeroline: false, automargin: true };
     const type = this.colour === "split" ? state.get("scale", "linear") : "linear";
     const [first, last] = this.#zoom;
     const range = last === undefined ? { autorange: true } : { range: [first, last], autorange: false };
+    const steps = {
+      ...range,
+      title: { text: "step", standoff: 4 },
+      hoverformat: "d",
+      exponentformat: "none",
+      unifiedhovertitle: { text: " " }, // each curve tells its own step
+    };
     return {
-      autosize: true,
-      margin: { l: 8, r: 12, t: 6, b: 8 },
-      showlegend: false,
+      ...layout(steps, { type, fixedrange: true, autorange: true }),
       hovermode: curves.length > FEW ? "closest" : "x unified",
       dragmode: "zoom",
-      paper_bgcolor: "transparent",
-      plot_bgcolor: "transparent",
-      font: { family: "Roboto, system-ui, sans-serif", size: 11, color: cssColour("--ink") },
-      modebar: { bgcolor: "transparent", color: cssColour("--faint"), activecolor: cssColour("--ink") },
-      hoverlabel: { namelength: -1, bgcolor: cssColour("--card"), font: { size: 11 } },
-      xaxis: {
-        ...grid,
-        ...range,
-        title: { text: "step", standoff: 4 },
-        hoverformat: "d",
-        exponentformat: "none",
-        unifiedhovertitle: { text: " " }, // each curve tells its own step
-      },
-      yaxis: { ...grid, type, fixedrange: true, autorange: true },
     };
   }
 

@@ -1,8 +1,11 @@
 /** Evaluations: a section for each evaluated set, with one choice of the step for all that it shows. */
 
+import { confusionMatrices } from "./confusion.js";
 import { fetchJson } from "./data.js";
 import { element, whenSeen } from "./dom.js";
 import { pictureGrid } from "./pictures.js";
+import { precisionChart } from "./precision.js";
+import * as state from "./state.js";
 import { stepChoice } from "./steps.js";
 
 /** The sections of an overview. */
@@ -24,11 +27,14 @@ export function sections(overview) {
 function open(body, id) {
   const choice = stepChoice(id);
   const pictures = pictureGrid(id);
+  const [precision, confusion] = [precisionChart(id), confusionMatrices()];
+  const curves = element("div", { className: "curves" }, precision.element, confusion.element);
   const remark = element("p", { className: "remark", role: "status" });
-  body.append(choice.element, remark, pictures.element);
+  body.append(choice.element, remark, curves, pictures.element);
   let wanted = null;
   let loaded = 0;
   let found = null;
+  let drawn = "";
 
   async function refresh() {
     if (!isSeen()) return;
@@ -49,6 +55,13 @@ function open(body, id) {
     const step = choice.update(steps);
     const own = runs.filter((run) => data.runs.includes(run.id) && shown.has(run.id));
     pictures.update({ data, images, step, runs: own, originals: overview.originals });
+    curves.hidden = !data.curves || !own.length;
+    const look = [state.get(`class.${id}`), document.documentElement.dataset.theme];
+    const key = JSON.stringify([data.version, step, own.map((run) => run.id), ...look]);
+    if (curves.hidden || key === drawn) return;
+    drawn = key;
+    const isLate = () => key !== drawn;
+    for (const part of [precision, confusion]) part.update({ set: data.set, step, runs: own }, isLate);
   }
 
   const isSeen = whenSeen(body, refresh);
