@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from boxscore.keys import summary
+from boxscore.keys import FACT, summary
 from boxscore.logger import Refused, Status
 from boxscore.records import File, Item, Point, RunStart, Tag
 
-from . import event_files, tensorboard_curves
+from . import event_files, tensorboard_curves, tensorboard_params
 from .event_files import EventFile
 from .resume import unrecorded
 from .tracking_uri import local_folder
 
 _REMEMBERED = 10_000  # items whose repetition is noticed: ten times those of one delivery
 _NOT_DRAWN = summary("")
+_METRIC = "metric "  # begins the scope of the figures of an evaluated set
 
 
 class TensorBoardLogger:
@@ -26,9 +29,10 @@ class TensorBoardLogger:
 
     Points of one split, step and time share an event. Names beginning with ``summary/`` are for
     queries and are not drawn. Tags and params become texts called ``tags/<name>`` in the train
-    folder, so that the event files alone describe the run. PNG and WebP files become images, and
-    ``curves/<split>.json`` PR curves and what the tab BOXSCORE shows; other files are left to other
-    loggers. In a forked process this object does nothing.
+    folder, so that the event files alone describe the run; ``tags/boxscore.status`` is RUNNING
+    until it ends. Params are in the folder of the test split, too, for the tab HPARAMS. PNG and
+    WebP files become images; ``curves/<split>.json`` become PR curves, and what the tab BOXSCORE
+    shows; other files are left to other loggers. In a forked process this object does nothing.
 
     Args:
         log_dir: a folder of this machine; ``~`` is expanded, a ``file:`` URI is read.
@@ -44,6 +48,7 @@ class TensorBoardLogger:
         self._files: dict[str, EventFile] = {}
         self._recorded: Mapping[str, int] = {}
         self._written: dict[Hashable, None] = {}
+        self._session = ""  # the split whose figures the tab HPARAMS shows
 
     def __reduce__(self) -> tuple[type[TensorBoardLogger], tuple[Path]]:
         """A copy in another process is unopened."""
@@ -54,6 +59,8 @@ class TensorBoardLogger:
 
         A process that is forked while another thread imports it could never import it.
         """
+        import tensorboard.plugins.hparams.api_pb2
+        import tensorboard.plugins.hparams.metadata
         import tensorboard.plugins.pr_curve.metadata
         import tensorboard.plugins.text.summary_v2
         import tensorboard.summary.writer.record_writer  # noqa: F401
@@ -78,7 +85,7 @@ class TensorBoardLogger:
         self._files = {"train": EventFile(folder / "train")}
         self._start, self._process = start, os.getpid()
         facts = {**start.params, **start.tags}
-        self.log([Tag(name, value) for name, value in facts.items()])
+        self.log([Tag(name, value) for name, value in facts.items()] + [_status("RUNNING")])
 
     def log(self, items: Sequence[Item]) -> None:
         """Write ``items``, except identical ones that were written already.
@@ -94,6 +101,7 @@ class TensorBoardLogger:
         refused: list[Item] = []
         reasons: dict[str, None] = {}
         events: dict[str, list[tuple[list[Hashable], bytes]]] = {}
+        self._begin_session(items)
         for split, group, make in self._events(unrecorded(items, self._recorded)):
             try:
                 event = event_files.record(make())
@@ -102,23 +110,55 @@ class TensorBoardLogger:
                 refused += group.values()
                 reasons[str(error)] = None
         for split, written in events.items():
-            if split not in self._files:
-                folder = self._log_dir / self._start.folder / split
-                self._files[split] = EventFile(folder)
-            self._files[split].append(b"".join(event for _, event in written))
+            self._file(split).append(b"".join(event for _, event in written))
             self._written.update((identity, None) for group, _ in written for identity in group)
         for identity in list(self._written)[: len(self._written) - _REMEMBERED]:
             del self._written[identity]
         if refused:
             raise Refused(refused, "; ".join(reasons))
 
-    def close(self, status: Status = "FINISHED") -> None:  # noqa: ARG002  # files hold no status
-        """Close the files."""
-        if self._process == os.getpid():
-            for file in self._files.values():
-                file.close()
-        self._files, self._start = {}, None
-        self._written.clear()
+    def close(self, status: Status = "FINISHED") -> None:
+        """Write how the run ended, and close the files.
+
+        Raises:
+            OSError: the disk does not take it.
+        """
+        try:
+            if self._start is not None and self._process == os.getpid():
+                self.log([_status(status)])
+                if self._session and status == "FINISHED":
+                    end = event_files.event(0, time.time(), [tensorboard_params.success()])
+                    self._files[self._session].append(event_files.record(end))
+        finally:
+            if self._process == os.getpid():
+                for file in self._files.values():
+                    file.close()
+            self._files, self._start, self._session = {}, None, ""
+            self._written.clear()
+
+    def _begin_session(self, items: Sequence[Item]) -> None:
+        """Write the params beside the first figures of a test split."""
+        if self._session or self._start is None:
+            return
+        for item in items:
+            if not isinstance(item, Point) or not item.scope.startswith(_METRIC):
+                continue
+            if item.split.startswith("test"):
+                with suppress(ValueError):  # of a text that is refused where it stands by itself
+                    evaluated_set = item.scope.removeprefix(_METRIC)
+                    values = tensorboard_params.session(self._start, evaluated_set)
+                    begin = event_files.event(0, self._start.time, values)
+                    self._file(item.split).append(event_files.record(begin))
+                    self._session = item.split
+                return
+
+    def _file(self, split: str) -> EventFile:
+        """The file of a split, which is made when it is needed."""
+        assert self._start is not None
+        if split not in self._files:
+            folder = self._log_dir / self._start.folder / _inside(split)
+            self._files[split] = EventFile(folder)
+        return self._files[split]
 
     def _events(
         self, items: Sequence[Item]
@@ -139,6 +179,10 @@ class TensorBoardLogger:
                     yield item.split or "train", {item: item}, partial(make, item)
         for (split, *_), group in points.items():
             yield split, group, partial(event_files.scalars, list(group.values()))
+
+
+def _status(status: str) -> Tag:
+    return Tag(f"{FACT}status", status)
 
 
 def _maker(file: File) -> Callable[[File], Any] | None:

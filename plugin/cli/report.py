@@ -68,6 +68,7 @@ def read_folder(folder: Path) -> History:
                     name = value.tag.removeprefix("tags/")
                     texts[name] = value.tensor.string_val[0].decode("utf-8", "replace")
     _start(history, texts, {n: t for n, t in texts.items() if not n.startswith(FACT)})
+    _end(history, history.fact("status"))
     return history
 
 
@@ -87,9 +88,7 @@ def read_run(run_id: str, tracking_uri: str | None) -> History:
         for point in sorted(client.get_metric_history(run_id, key), key=lambda p: p.step):
             series.add(point.step, point.value)
     _start(history, run.data.tags, run.data.params)
-    statuses: dict[str, Status] = {"FAILED": "FAILED", "KILLED": "KILLED", "FINISHED": "FINISHED"}
-    if status := statuses.get(run.info.status):
-        history.close(status)
+    _end(history, run.info.status)
     with tempfile.TemporaryDirectory() as copies:
         for name in ("per_class", "curves", _PICTURES):
             for artifact in client.list_artifacts(run_id, name):
@@ -108,6 +107,12 @@ def _read_artifact(history: History, path: str, client: object, run_id: str, cop
     name = key.replace("~", "/") + Path(path).suffix
     if step >= history.pictures.get(name, (-1, b""))[0]:
         history.pictures[name] = step, local.read_bytes()
+
+
+def _end(history: History, status: str) -> None:
+    statuses: dict[str, Status] = {"FAILED": "FAILED", "KILLED": "KILLED", "FINISHED": "FINISHED"}
+    if status in statuses:
+        history.close(statuses[status])
 
 
 def _start(history: History, tags: Mapping[str, str], params: Mapping[str, str]) -> None:

@@ -122,7 +122,7 @@ def test_it_is_made_from_event_files_and_from_mlflow(tmp_path: Path) -> None:
     wanted = facts(report(live))
     for history in (read_folder(tmp_path / "runs"), read_run(run_id, uri)):
         found = facts(report(history))
-        for part in ("name", "group", "task", "sets", "pictures"):
+        for part in ("name", "group", "task", "status", "sets", "pictures"):
             assert found[part] == wanted[part], part
         for part in ("classes", "names", "confusion"):
             assert found["curves"]["test"][part] == wanted["curves"]["test"][part], part

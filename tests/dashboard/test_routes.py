@@ -20,6 +20,7 @@ from werkzeug.test import Client
 
 from boxscore import Identity, Point
 from boxscore.dashboard import BoxscorePlugin
+from boxscore.logger import Status
 from boxscore.loggers import TensorBoardLogger
 from boxscore.records import RunStart
 from tests.dashboard.folders import detection, eight
@@ -62,12 +63,18 @@ def tab(tmp_path_factory: pytest.TempPathFactory) -> Tab:
     return Tab(folder)
 
 
-def log(folder: Path, points: list[Point], name: str = "a-00000000") -> None:
+def log(
+    folder: Path,
+    points: list[Point],
+    name: str = "a-00000000",
+    status: Status | None = "FINISHED",
+) -> None:
     """Log ``points`` in a run of their own."""
     logger = TensorBoardLogger(folder)
     logger.open(RunStart("0" * 32, "a", "bccd", f"bccd/RetinaNet/640x640/{name}"))
     logger.log(points)
-    logger.close()
+    if status:
+        logger.close(status)
 
 
 def test_the_overview_has_runs_groups_and_sets(tab: Tab) -> None:
@@ -250,7 +257,7 @@ def test_an_empty_folder_is_no_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("cut", [1, 3])
 def test_a_torn_file_shows_what_is_whole(tmp_path: Path, cut: int) -> None:
     points = [Point("total", float(step), step, scope=LOSS) for step in range(1, 11)]
-    log(tmp_path, points)
+    log(tmp_path, points, status=None)
     (file,) = tmp_path.rglob("*tfevents*")
     file.write_bytes(file.read_bytes()[:-cut])
     (curve,) = Tab(tmp_path).get("curves", tag=f"{LOSS}/total")["curves"]
@@ -258,7 +265,6 @@ def test_a_torn_file_shows_what_is_whole(tmp_path: Path, cut: int) -> None:
 
 
 def test_a_run_that_has_no_points_yet_is_listed(tmp_path: Path) -> None:
-    log(tmp_path, [])
     logger = TensorBoardLogger(tmp_path)
     tags = {"boxscore.group": "FCOS 640x640", "boxscore.dataset": "bccd"}
     logger.open(RunStart("1" * 32, "a", "bccd", "bccd/FCOS/640x640/b-11111111", tags=tags))
@@ -274,6 +280,17 @@ def test_a_part_of_a_log_folder_shows_the_same(tmp_path: Path, part: str) -> Non
     assert (run["group"], run["backbone"], run["dataset"]) == (
         "RetinaNet 640x640", "ResNet-18", "bccd",
     )  # fmt: skip
+
+
+def test_a_run_tells_how_it_ended(tmp_path: Path) -> None:
+    points = [Point("total", 1.0, 1, scope=LOSS)]
+    log(tmp_path, points, "a-running", None)
+    log(tmp_path, points, "b-failed", "FAILED")
+    log(tmp_path, points, "c-resumed", "KILLED")
+    log(tmp_path, points, "c-resumed", "FINISHED")
+    runs = Tab(tmp_path).get("overview")["runs"]
+    found = {run["folder"].rpartition("/")[2]: run["status"] for run in runs}
+    assert found == {"a-running": "RUNNING", "b-failed": "FAILED", "c-resumed": "FINISHED"}
 
 
 def test_two_datasets_share_no_losses(tmp_path: Path) -> None:

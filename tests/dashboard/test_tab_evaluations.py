@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from boxscore import Identity
+from boxscore.loggers import TensorBoardLogger
+from boxscore.records import Point, RunStart
 from tests.dashboard.folders import detection
 from tests.dashboard.pages import LOADERS, Open, serving
 
@@ -29,7 +31,11 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("logs") / "runs"
     for algorithm, steps in (("FCOS", 10), ("RetinaNet", 20)):
         identity = Identity(algorithm, "320x320", "ResNet-18")
-        detection(folder, identity, steps=steps, images=IMAGES)
+        detection(folder, identity, steps=steps, images=IMAGES, params={"learning_rate": "0.01"})
+    tags = {"boxscore.group": "YOLO 320x320", "boxscore.backbone": "CSPDarknet"}
+    running = TensorBoardLogger(folder)
+    running.open(RunStart("0" * 32, "a", "bccd", "bccd/YOLO/320x320/CSPDarknet-00000000", tags))
+    running.log([Point("total", 1.0, 1, scope="loss YOLO 320x320")])
     return folder
 
 
@@ -75,10 +81,12 @@ def test_the_slider_changes_the_pictures_and_a_link_restores_them(address: str, 
     section.get_by_title("the evaluation after").click()
     pictures(frame, [10, 10])
     frame.wait_for_function("() => parent.location.hash.includes('step.')")
+    frame.get_by_label("only finished").check()
     other = show(frame.page.url)
     assert evaluations(other).get_by_label("pictures of").input_value() == "10"
     pictures(other, [10, 10])
     assert other.locator(".steps output").inner_text() == "10 (evaluation 2 of 4)"
+    assert other.get_by_label("only finished").is_checked()
     other.locator("aside section").first.locator(".group input").uncheck()
     pictures(other, [10])
 
@@ -87,7 +95,7 @@ def test_the_slider_changes_the_pictures_and_a_link_restores_them(address: str, 
 CURVES = """() => [...(document.querySelector(".precision .graph")._fullData ?? [])]
   .map((curve) => [curve.name, curve.y[0]])"""
 MATRICES = """() => [...document.querySelectorAll(".matrices .graph")]
-  .map((plot) => plot._fullData?.[0].text)"""
+  .flatMap((plot) => (plot._fullData ?? []).map((one) => one.text))"""
 
 
 def test_curves_and_matrices_are_those_of_the_chosen_step(address: str, show: Open) -> None:
@@ -99,10 +107,10 @@ def test_curves_and_matrices_are_those_of_the_chosen_step(address: str, show: Op
     ]  # fmt: skip
     fcos, retinanet = frame.evaluate(MATRICES)
     assert [sum(row) for row in retinanet[:3]] == [1, 1, 1]
-    section.get_by_label("precision over recall of").select_option("RBC")
+    section.get_by_role("combobox", name="precision over").select_option("RBC")
     section.get_by_title("the evaluation before").click()
     frame.wait_for_function(f"() => ({CURVES})()[1][0].endsWith('step 15')")
-    assert section.get_by_label("precision over recall of").input_value() == "RBC"
+    assert section.get_by_role("combobox", name="precision over").input_value() == "RBC"
     assert frame.evaluate(CURVES)[1][1] == 1.0
     section.get_by_role("slider").focus()
     frame.page.keyboard.press("Home")
@@ -110,9 +118,26 @@ def test_curves_and_matrices_are_those_of_the_chosen_step(address: str, show: Op
     assert frame.evaluate(MATRICES)[0] != fcos
 
 
-def test_tensorboards_own_tab_shows_the_curves(address: str, show: Open) -> None:
-    page = show(f"{address}#boxscore").page
+def test_only_finished_runs_are_shown_where_that_is_asked(address: str, show: Open) -> None:
+    frame = show(f"{address}#boxscore")
+    frame.get_by_text("Losses of YOLO 320x320").wait_for()
+    names = ["ResNet-18\nonly", "ResNet-18\nonly", "CSPDarknet\nrunning\nonly"]
+    assert frame.locator("aside .run").all_inner_texts() == names
+    frame.get_by_label("only finished").check()
+    frame.get_by_text("Losses of YOLO 320x320").wait_for(state="hidden")
+    assert frame.locator("aside .run").all_inner_texts() == names[:2]
+    frame.get_by_role("button", name="all runs").click()
+    frame.get_by_text("Losses of YOLO 320x320").wait_for()
+    assert not frame.get_by_label("only finished").is_checked()
+
+
+def test_tensorboards_own_tabs_show_curves_and_params(address: str, browser: Any) -> None:
+    page = browser.new_page()
     page.goto(f"{address}#pr_curves")
     page.get_by_text("all classes together").first.wait_for()
-    page.get_by_text("RetinaNet").first.wait_for()
     page.locator("tf-pr-curve-card path.line").first.wait_for(state="attached")
+    page.goto(f"{address}#hparams")
+    page.locator("vaadin-grid").get_by_text("RetinaNet", exact=True).first.wait_for()
+    text = page.locator("vaadin-grid").first.inner_text()
+    assert text.count("0.01") == 2
+    page.close()

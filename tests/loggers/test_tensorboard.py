@@ -15,8 +15,13 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tensorboard.plugins.hparams.metadata import (
+    parse_experiment_plugin_data,
+    parse_session_start_info_plugin_data,
+)
 from tensorboard.util.tensor_util import make_ndarray
 
+from boxscore.logger import Status
 from boxscore.loggers import (
     DurableLogger,
     MemoryLogger,
@@ -131,6 +136,74 @@ def test_the_event_files_alone_tell_what_the_run_was(tmp_path: Path, folder: Pat
     assert text(reader, "tags/boxscore.group") == "RetinaNet 640x640"
     assert text(reader, "tags/algorithm") == "RetinaNet"
     assert text(reader, "tags/boxscore.fingerprint.test") == "7f3a2c000000"
+
+
+@pytest.mark.parametrize("status", ["FINISHED", "FAILED", "KILLED"])
+def test_the_status_is_running_until_the_run_ends(
+    tmp_path: Path, folder: Path, status: Status
+) -> None:
+    logger = TensorBoardLogger(tmp_path)
+    logger.open(RUN)
+    assert text(read(folder / "train"), "tags/boxscore.status") == "RUNNING"
+    logger.close(status)
+    logger.close("FINISHED")
+    written = read(folder / "train").Tensors("tags/boxscore.status")
+    assert [one.tensor_proto.string_val[0].decode() for one in written] == ["RUNNING", status]
+
+
+HPARAMS = "_hparams_/session_start_info"
+
+
+@pytest.mark.parametrize(
+    ("task", "metrics"),
+    [
+        ("detection", ["box_AP", "box_AP50", "box_AP75", "box_AP_small"]),
+        ("instance-segmentation", ["box_AP", "mask_AP", "box_AP50", "box_AP75"]),
+        ("semantic-segmentation", ["AP", "AR", "IoU", "pixel_accuracy"]),
+    ],
+)
+def test_params_stand_beside_the_first_test_figures(
+    tmp_path: Path, folder: Path, task: str, metrics: list[str]
+) -> None:
+    params = {"learning_rate": "0.01", "backbone": "ResNet-50", "note": "nan"}
+    run = replace(RUN, tags=RUN.tags | {"boxscore.task": task}, params=params)
+    logger = TensorBoardLogger(tmp_path)
+    logger.open(run)
+    figures = [Point("AP", 0.5, step, "test", scope="metric bccd-test 7f3a2c") for step in (1, 2)]
+    for figure in figures:
+        logger.log([Point("total", 1.0, figure.step), figure])
+    logger.close()
+    assert HPARAMS not in read(folder / "train").Tags()["tensors"]
+    reader = read(folder / "test")
+    assert len(reader.Tensors(HPARAMS)) == 1
+    start = parse_session_start_info_plugin_data(content(reader, HPARAMS))
+    assert start.group_name == "01234567 RetinaNet 640x640 ResNet-50"
+    assert start.hparams["learning_rate"].number_value == 0.01
+    assert start.hparams["backbone"].string_value == "ResNet-50"
+    assert start.hparams["note"].string_value == "nan"
+    shown = parse_experiment_plugin_data(content(reader, "_hparams_/experiment"))
+    assert {info.name for info in shown.hparam_infos} == set(params)
+    tags = [info.name.tag for info in shown.metric_infos]
+    assert tags[:5] == [
+        *(f"metric bccd-test 7f3a2c/{name}" for name in metrics), f"{LOSS}/total",
+    ]  # fmt: skip
+
+
+def test_only_success_is_an_end_for_the_tab_of_params(tmp_path: Path, folder: Path) -> None:
+    """TensorBoard keeps the first one, and a run that failed may be resumed."""
+    figure = Point("box_AP", 0.5, 1, "test", scope="metric bccd-test 7f3a2c")
+    for status, ends in (("FAILED", False), ("FINISHED", True)):
+        logger = TensorBoardLogger(tmp_path)
+        logger.open(replace(RUN, resumed=status == "FINISHED"))
+        logger.log([figure])
+        logger.close(status)
+        tags = read(folder / "test").Tags()["tensors"]
+        assert ("_hparams_/session_end_info" in tags) == ends
+
+
+def content(reader: EventAccumulator, tag: str) -> bytes:
+    """What a tag's metadata holds for its tab."""
+    return bytes(reader.SummaryMetadata(tag).plugin_data.content)
 
 
 def png(path: Path, width: int, height: int) -> Path:

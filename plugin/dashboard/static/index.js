@@ -92,17 +92,19 @@ function buildControls() {
   log.onchange = () => state.set("scale", log.checked ? "log" : "linear", "linear");
   const live = element("input", { type: "checkbox" });
   live.onchange = () => state.set("live", live.checked ? "on" : "off", "on");
+  const finished = element("input", { type: "checkbox" });
+  finished.onchange = () => state.set("only", finished.checked ? "finished" : "");
   const all = element("button", { title: "Switch every run on, forget the filter" }, "all runs");
   all.onclick = () => {
-    filter.value = "";
-    state.set("off", "");
-    state.set("filter", "");
+    for (const name of ["off", "only", "filter"]) state.set(name, "");
+    readControls();
   };
   const keys = "a chart: drag to zoom, double-click to reset; keys + − ← → 0";
   const controls = element(
     "header",
     {},
     filter,
+    element("label", { title: "Leave out runs that are running, failed or were killed" }, finished, "only finished"),
     all,
     element("label", { title: "Weight of the past in a moving average" }, "smoothing ", smoothing, weight),
     element("label", {}, log, "losses on a log scale"),
@@ -111,6 +113,7 @@ function buildControls() {
   );
   const readControls = () => {
     filter.value = state.get("filter");
+    finished.checked = state.get("only") === "finished";
     smoothing.value = state.get("smoothing", "0");
     weight.value = Number(smoothing.value).toFixed(2);
     log.checked = state.get("scale", "linear") === "log";

@@ -23,11 +23,12 @@ function off() {
   return new Set(state.get("off").split(",").filter(Boolean));
 }
 
-/** Whether every word of the filter is in what is known about `run`. */
+/** Whether every word of the filter is in what is known about `run`, and it ended where that is asked. */
 function isFound(run) {
   const params = Object.entries(run.params).map(([name, value]) => `${name}=${value}`);
   const known = [run.dataset, run.group, run.backbone, run.folder, ...params].join(" ").toLowerCase();
-  return state.get("filter").toLowerCase().split(/\s+/).every((word) => known.includes(word));
+  const isAmong = state.get("only") !== "finished" || run.status === "FINISHED";
+  return isAmong && state.get("filter").toLowerCase().split(/\s+/).every((word) => known.includes(word));
 }
 
 /** Ids of the runs that are drawn. */
@@ -51,7 +52,8 @@ export function runList(parent) {
     const groups = Map.groupBy(found, (run) => run.place);
     parent.replaceChildren(...[...groups].map(([place, own]) => group(place, own, hidden, runs)));
     if (runs.length && !found.length) {
-      parent.append(element("p", { className: "remark" }, "No run has all these words."));
+      const ended = state.get("only") === "finished" ? " that is finished" : "";
+      parent.append(element("p", { className: "remark" }, `No run${ended} has all these words.`));
     }
     if (focused) document.getElementById(focused)?.focus();
   };
@@ -72,7 +74,8 @@ function group(place, own, hidden, runs) {
 function row(run, hidden, others) {
   const box = checkbox(`run ${run.id}`, !hidden.has(run.id), (on) => turn([run.id], on));
   const facts = Object.entries(run.params).map(([name, value]) => `${name}: ${value}`);
-  const title = [run.folder, `last step ${run.last_step ?? "none yet"}`, ...facts].join("\n");
+  const status = run.status.toLowerCase();
+  const title = [run.folder, status, `last step ${run.last_step ?? "none yet"}`, ...facts].join("\n");
   const only = element("button", { className: "only", title: "Show this run alone" }, "only");
   only.setAttribute("aria-label", `Show ${run.label} alone`);
   only.onclick = () => state.set("off", others.filter((id) => id !== run.id).sort().join(","));
@@ -80,6 +83,7 @@ function row(run, hidden, others) {
   dash.append(lineSample(cssColour("--ink"), run.dash));
   const lines = [dash, swatch(run)];
   const label = element("label", { title }, box, ...lines, text(run.label, { title }));
+  if (run.status !== "FINISHED") label.append(element("span", { className: "remark" }, status));
   if (run.last_step === null) label.append(element("span", { className: "remark" }, "no points yet"));
   return emphasizing(element("div", { className: "run" }, label, only), run.id);
 }
