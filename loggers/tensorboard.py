@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from boxscore.keys import FACT, summary
+from boxscore.keys import FACT, parse, summary
 from boxscore.logger import Refused, Status
 from boxscore.records import File, Item, Point, RunStart, Tag
 
@@ -21,7 +21,6 @@ from .tracking_uri import local_folder
 
 _REMEMBERED = 10_000  # items whose repetition is noticed: ten times those of one delivery
 _NOT_DRAWN = summary("")
-_METRIC = "metric "  # begins the scope of the figures of an evaluated set
 
 
 class TensorBoardLogger:
@@ -141,16 +140,16 @@ class TensorBoardLogger:
         if self._session or self._start is None:
             return
         for item in items:
-            if not isinstance(item, Point) or not item.scope.startswith(_METRIC):
+            if not isinstance(item, Point) or not item.split.startswith("test"):
                 continue
-            if item.split.startswith("test"):
-                with suppress(ValueError):  # of a text that is refused where it stands by itself
-                    evaluated_set = item.scope.removeprefix(_METRIC)
-                    values = tensorboard_params.session(self._start, evaluated_set)
+            with suppress(ValueError):  # a key of others, or a text that is refused by itself
+                figure = parse(item.key)
+                if figure.kind == "metric":
+                    values = tensorboard_params.session(self._start, figure)
                     begin = event_files.event(0, self._start.time, values)
                     self._file(item.split).append(event_files.record(begin))
                     self._session = item.split
-                return
+                    return
 
     def _file(self, split: str) -> EventFile:
         """The file of a split, which is made when it is needed."""

@@ -13,15 +13,20 @@ from contextlib import suppress
 from typing import Any
 
 from boxscore.catalogue import CATALOGUE, documented
-from boxscore.keys import FACT, loss_scope, tag
+from boxscore.keys import FACT, Key, loss_scope, tag
 from boxscore.records import RunStart
 
 _TELLING = {"algorithm", "input_size", "backbone", "learning_rate", "batch_size"}  # come first
 _BEFORE_LOSS = 4  # metrics; TensorBoard shows five columns unless asked for more
 
 
-def session(start: RunStart, evaluated_set: str) -> list[Any]:
-    """The run's params, and which figures of an evaluated set and its group are shown with them."""
+def session(start: RunStart, figure: Key) -> list[Any]:
+    """The run's params, and which figures are shown with them.
+
+    Args:
+        start: of the run.
+        figure: one of the evaluated set.
+    """
     from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 
     numbers = {name: _number(text) for name, text in start.params.items()}
@@ -37,7 +42,7 @@ def session(start: RunStart, evaluated_set: str) -> list[Any]:
     for name, number in numbers.items():
         kind = api_pb2.DATA_TYPE_STRING if number is None else api_pb2.DATA_TYPE_FLOAT64
         experiment.hparam_infos.add(name=name, type=kind, differs=name in _TELLING)
-    for scope, measure in _figures(start, evaluated_set):
+    for scope, measure in _figures(start, figure.scope):
         shown = experiment.metric_infos.add(description=CATALOGUE[measure].definition)
         shown.name.tag = tag(scope, measure)
     return [
@@ -54,12 +59,12 @@ def success() -> Any:
     return _value(metadata.SESSION_END_INFO_TAG, session_end_info=info)
 
 
-def _figures(start: RunStart, evaluated_set: str) -> Iterator[tuple[str, str]]:
+def _figures(start: RunStart, scope: str) -> Iterator[tuple[str, str]]:
     """Scope and measure of the task's metrics, the main ones first, and of the total loss."""
     task, group = (start.tags.get(FACT + name, "") for name in ("task", "group"))
     metrics = [one.name for one in documented(task) if one.kind == "metric"]  # type: ignore[arg-type]
     metrics.sort(key=lambda name: not name.endswith("AP"))
-    found = [(f"metric {evaluated_set}", name) for name in metrics]
+    found = [(scope, name) for name in metrics]
     yield from found[:_BEFORE_LOSS]
     if group:
         yield loss_scope(group), "total"

@@ -166,7 +166,7 @@ def test_params_stand_beside_the_first_test_figures(
     tmp_path: Path, folder: Path, task: str, metrics: list[str]
 ) -> None:
     params = {"learning_rate": "0.01", "backbone": "ResNet-50", "note": "nan"}
-    run = replace(RUN, tags=RUN.tags | {"boxscore.task": task}, params=params)
+    run = replace(RUN, tags={**RUN.tags, "boxscore.task": task}, params=params)
     logger = TensorBoardLogger(tmp_path)
     logger.open(run)
     figures = [Point("AP", 0.5, step, "test", scope="metric bccd-test 7f3a2c") for step in (1, 2)]
@@ -192,7 +192,8 @@ def test_params_stand_beside_the_first_test_figures(
 def test_only_success_is_an_end_for_the_tab_of_params(tmp_path: Path, folder: Path) -> None:
     """TensorBoard keeps the first one, and a run that failed may be resumed."""
     figure = Point("box_AP", 0.5, 1, "test", scope="metric bccd-test 7f3a2c")
-    for status, ends in (("FAILED", False), ("FINISHED", True)):
+    ended: list[tuple[Status, bool]] = [("FAILED", False), ("FINISHED", True)]
+    for status, ends in ended:
         logger = TensorBoardLogger(tmp_path)
         logger.open(replace(RUN, resumed=status == "FINISHED"))
         logger.log([figure])
