@@ -239,3 +239,9 @@ def test_names_of_users_are_shown_as_text(tmp_path: Path, show: Open) -> None:
         text = under_pointer(frame)
         assert script in text
         assert bold in text
+        frame.locator("details.section", has_text="step by step").scroll_into_view_if_needed()
+        frame.locator(".matrices .ytick text").first.wait_for()
+        ticks = frame.locator(".matrices .ytick text").all_text_contents()
+        assert {bold, f"{script[:15]}…"} <= set(ticks)
+        options = frame.locator(".precision option").all_text_contents()
+        assert options == ["all classes", script, bold, "שלום עולם"]
