@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -14,7 +13,7 @@ from boxscore.keys import FACT, parse, summary
 from boxscore.logger import Refused, Status
 from boxscore.records import File, Item, Point, RunStart, Tag
 
-from . import event_files, tensorboard_curves, tensorboard_params
+from . import event_files
 from .event_files import EventFile
 from .resume import unrecorded
 from .tracking_uri import local_folder
@@ -126,8 +125,8 @@ class TensorBoardLogger:
             if self._start is not None and self._process == os.getpid():
                 self.log([_status(status)])
                 if self._session and status == "FINISHED":
-                    end = event_files.event(0, time.time(), [tensorboard_params.success()])
-                    self._files[self._session].append(event_files.record(end))
+                    end = event_files.record(event_files.session_end())
+                    self._files[self._session].append(end)
         finally:
             if self._process == os.getpid():
                 for file in self._files.values():
@@ -145,9 +144,8 @@ class TensorBoardLogger:
             with suppress(ValueError):  # a key of others, or a text that is refused by itself
                 figure = parse(item.key)
                 if figure.kind == "metric":
-                    values = tensorboard_params.session(self._start, figure)
-                    begin = event_files.event(0, self._start.time, values)
-                    self._file(item.split).append(event_files.record(begin))
+                    begin = event_files.record(event_files.session_start(self._start, figure))
+                    self._file(item.split).append(begin)
                     self._session = item.split
                     return
 
@@ -188,7 +186,7 @@ def _maker(file: File) -> Callable[[File], Any] | None:
     """What makes an event of ``file``; None for one that is left to other loggers."""
     if file.name.lower().endswith(event_files.PICTURES):
         return event_files.image
-    return tensorboard_curves.curves if tensorboard_curves.is_curves(file) else None
+    return event_files.curves if event_files.is_curves(file) else None
 
 
 def _inside(path: str) -> PurePosixPath:

@@ -12,8 +12,7 @@ from boxscore.dashboard.history import History, Series
 from boxscore.dashboard.report import report
 from boxscore.keys import FACT, key_of_tag, table_name
 from boxscore.logger import Status
-from boxscore.loggers.event_files import PLUGIN, events
-from boxscore.loggers.tensorboard_curves import table_of
+from boxscore.loggers.event_files import PLUGIN, events, table_of
 from boxscore.records import RunStart
 
 _PICTURES = "images"  # MLflow's folder of them

@@ -30,7 +30,7 @@ from boxscore.loggers import (
     standard,
 )
 from boxscore.loggers.event_files import events as events_of
-from boxscore.loggers.tensorboard_curves import table_of
+from boxscore.loggers.event_files import table_of
 from boxscore.records import File, Point, RunStart, Tag
 from tests.disks import full_disk
 
