@@ -14,7 +14,7 @@ export function sections(overview) {
     const dataset = overview.originals[one.dataset] ?? one.dataset;
     return {
       id: `evaluations ${one.set}`,
-      rank: 2,
+      rank: one.split === "train" ? 4 : 2,
       title: `Evaluations on ${dataset}-${one.split} ${one.fingerprint}, step by step`,
       remark: "the same images in every run",
       data: one,
