@@ -36,6 +36,7 @@ _VERSION = "brain.Event:2"
 _EXACT = 2**24  # integers up to here are exact in float32
 _TELLING = {"algorithm", "input_size", "backbone", "learning_rate", "batch_size"}  # come first
 _BEFORE_LOSS = 4  # metrics; TensorBoard shows five columns of figures unless asked for more
+_LARGEST = 1 << 26  # bytes of a table of curves
 _LENGTH, _CHECK = 8, 4  # bytes of a record's length, and of each of its two checksums
 
 
@@ -125,8 +126,11 @@ def curves(file: File) -> Any:
 
 
 def table_of(tensor: Any) -> Any:
-    """The table in the tensor of an event that `curves` made."""
-    return json.loads(zlib.decompress(tensor.string_val[0]))
+    """The table in the tensor of an event that `curves` made. Raises `ValueError` of any other."""
+    try:
+        return json.loads(zlib.decompressobj().decompress(tensor.string_val[0], _LARGEST))
+    except (zlib.error, IndexError) as error:
+        raise ValueError(f"no table of curves: {error}") from None
 
 
 def _whole(table: Mapping[str, Any]) -> Any:

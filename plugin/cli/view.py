@@ -74,7 +74,7 @@ def servers(folder: Path, tracking_uri: str | None = None) -> Iterator[Links]:
             if not no_board:
                 # by default 1,000 of a curve's points are drawn at random; 0, documented as all,
                 # shows none in TensorBoard 2.21
-                samples = f"scalars={ALL_POINTS}"
+                samples = f"scalars={ALL_POINTS},boxscore=1000,pr_curves=100,images=25"
                 arguments = ["--logdir", str(runs), "--samples_per_plugin", samples]
                 board = _start("tensorboard.main", arguments, started, errors)
             if uri and not uri.startswith("http"):

@@ -11,6 +11,7 @@ from boxscore import keys
 
 from .contents import Series, Source, run_id
 
+_LARGEST = 1 << 26  # bytes of a table
 _SIZES = 2  # width and height come before the picture
 _KINDS = ((b"\x89PNG\r\n\x1a\n", 0, "image/png"), (b"WEBP", 8, "image/webp"))
 
@@ -105,7 +106,7 @@ def _tables(
 def _table(tensor: Any) -> dict[str, Any] | None:
     """A table that TensorBoardLogger wrote; None of anything else."""
     try:
-        table = json.loads(zlib.decompress(tensor.item()))
+        table = json.loads(zlib.decompressobj().decompress(tensor.item(), _LARGEST))
         whole = {one["name"]: (one["recall"], one["precision"]) for one in table["classes"]}
     except (zlib.error, ValueError, KeyError, TypeError):
         return None
