@@ -28,7 +28,7 @@ import keras
 from boxscore.callbacks.reading import keras_losses, keras_outputs
 from boxscore.callbacks.reading.facts import Facts
 from boxscore.callbacks.reading.found import Found
-from boxscore.exit_status import ended
+from boxscore.exit_status import ended, sigterm_raises
 from boxscore.keys import loss_scope, progress
 from boxscore.records import Point
 
@@ -106,6 +106,7 @@ class BoxscoreCallback(CallbackBase, keras.callbacks.Callback):  # type: ignore[
         if self._open[0].task == "semantic-segmentation":
             self._watch_outputs(model)
         self._first = int(keras_losses.number(optimizer.iterations)) - self._steps
+        self._stack.enter_context(sigterm_raises())
 
     def _watch_outputs(self, model: Any) -> None:
         if keras.backend.backend() != "torch" or model.jit_compile:

@@ -479,17 +479,6 @@ class Failing(Own):
         return super().training_step(batch, index)
 
 
-@pytest.mark.parametrize(
-    ("error", "status"), [(ZeroDivisionError(), "FAILED"), (KeyboardInterrupt(), "KILLED")]
-)
-def test_how_it_ended(error: BaseException, status: str) -> None:
-    memory = MemoryLogger()
-    with pytest.raises((ZeroDivisionError, SystemExit)):
-        trainer([callback(memory, **OWN)]).fit(Failing(error), loader(8), loader(2, 100))
-    assert memory.status == status
-    assert list(series(memory, "total", "train")) == [2]
-
-
 def resumed(folder: Path, memory: MemoryLogger, steps: int, **options: Any) -> Any:
     """Train on from the last checkpoint in ``folder``, if there is one, writing one at step 4."""
     save = ModelCheckpoint(folder, every_n_train_steps=4, save_top_k=-1, filename="{step}")

@@ -1,6 +1,7 @@
 """MMEngine's runner on two CPU processes, its model in MMDistributedDataParallel."""
 
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ class Plain(Segmentor):
 
     def __init__(self) -> None:
         super().__init__()
-        self.backbone = nn.Conv2d(3, 8, 3, padding=1)
+        self.backbone = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1))
 
 
 def trained(options: dict[str, Any]) -> dict[str, Any]:
@@ -38,7 +39,7 @@ def trained(options: dict[str, Any]) -> dict[str, Any]:
         wrapper = {"type": "MMDistributedDataParallel", "device_ids": None}
         more |= {"launcher": "pytorch", "cfg": {"model_wrapper_cfg": wrapper}}
     with tempfile.TemporaryDirectory() as folder:
-        runner(folder, Plain(), None, Maps(5, 100), hook, **more).train()
+        runner(Path(folder), Plain(), None, Maps(5, 100), hook, **more).train()
     return heard(memory, hook)
 
 
