@@ -18,7 +18,8 @@ from tests import tiny
 from tests.warned import warnings_logged, warns
 
 OPTIONS: dict[str, Any] = {
-    "dataset": "boxes", "log_every": 2, "evaluate_train_every": None, "on_error": "raise"
+    "dataset": "boxes", "log_every": 2, "evaluate_train_every": None, "on_error": "raise",
+    "pictures": False,
 }  # fmt: skip
 SEMANTIC = OPTIONS | {
     "task": "semantic-segmentation", "classes": ["no", "yes", "edge"],

@@ -22,7 +22,9 @@ from tests.warned import warnings_logged, warns
 
 # Keras 3.15 with torch 2.15 and NumPy 2
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy")
-OPTIONS: dict[str, Any] = {"dataset": "boxes", "log_every": 2, "on_error": "raise"}
+OPTIONS: dict[str, Any] = {
+    "dataset": "boxes", "log_every": 2, "on_error": "raise", "pictures": False
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

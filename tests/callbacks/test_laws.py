@@ -330,7 +330,7 @@ def test_how_it_ended(
             raise raised
 
     with pytest.raises((raised, SystemExit)):
-        train(framework, tmp_path, OFTEN | {"loggers": [memory]}, step)
+        train(framework, tmp_path, OFTEN | {"loggers": [memory], "pictures": False}, step)
     assert memory.status == status
     assert list(series(memory, "total", "train")) == [2]
 

@@ -69,7 +69,8 @@ def trainer(callbacks: Any, **options: Any) -> Trainer:
 
 def callback(memory: MemoryLogger, **options: Any) -> Any:
     defaults: dict[str, Any] = {"dataset": "boxes", "classes": CLASSES, "loggers": [memory]}
-    return BoxscoreCallback(**defaults | {"log_every": 2, "on_error": "raise"} | options)
+    defaults |= {"log_every": 2, "on_error": "raise", "pictures": False}
+    return BoxscoreCallback(**defaults | options)
 
 
 def fit(module: LightningModule, train: Any = None, test: Any = None, **options: Any) -> Any:

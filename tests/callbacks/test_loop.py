@@ -33,6 +33,7 @@ def train(steps: int = 6, model: Any = None, **options: Any) -> tuple[MemoryLogg
         "log_every": 2,
         "evaluate_every": 3,
         "on_error": "raise",
+        "pictures": False,
     }
     test_loader = options.pop("test_loader") if "test_loader" in options else loader(6, first=100)
     with LoopCallback(model, optimizer, test_loader, **defaults | options) as score:

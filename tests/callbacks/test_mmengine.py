@@ -173,7 +173,9 @@ def runner(
     )  # fmt: skip
 
 
-OPTIONS: dict[str, Any] = {"dataset": "boxes", "log_every": 2, "on_error": "raise"}
+OPTIONS: dict[str, Any] = {
+    "dataset": "boxes", "log_every": 2, "on_error": "raise", "pictures": False
+}  # fmt: skip
 
 
 def detect(folder: Path, **options: Any) -> tuple[MemoryLogger, BoxscoreHook, Any]:

@@ -30,7 +30,7 @@ def trained(options: dict[str, Any]) -> dict[str, Any]:
     memory = MemoryLogger()
     hook = BoxscoreHook(
         dataset="maps", identity=Identity("Net", "16x16"), loggers=[memory], log_every=1,
-        on_error="raise", **options,
+        on_error="raise", pictures=False, **options,
     )  # fmt: skip
     alone = distributed.size() == 1
     train = batches(Maps(8)) | {"batch_size": 4 // distributed.size()}
