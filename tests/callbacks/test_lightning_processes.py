@@ -340,7 +340,7 @@ def cases(size: int) -> dict[str, Callable[[Path], Any]]:
     return {name: case for name, case in made.items() if size == 2 or name in OF_THREE}
 
 
-def sizes(*groups: dict[str, Any]) -> Any:
+def sizes(*groups: dict[str, Any]) -> pytest.MarkDecorator:
     """Each case of the ``groups``, with two processes and some with three."""
     names = [name for group in groups for name in group]
     both = [(name, 2) for name in names] + [(name, 3) for name in names if name in OF_THREE]
