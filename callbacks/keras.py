@@ -9,7 +9,8 @@
 Keras' callbacks get running means and no predictions: the train losses are read from the model's
 own sums, and the test set is passed here, batches ``(x, y)``. Detection: the output of ``predict``
 and ``y`` are KerasHub's mappings, ``boxes``, ``classes`` and ``confidence``, padded with -1.
-Semantic segmentation, which needs torch: logits and label maps in Keras' data format.
+Semantic segmentation, which needs torch: logits and label maps in Keras' data format; focal,
+cross_entropy and dice of the train split on the torch backend alone, whose steps are not compiled.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import keras
 from boxscore.callbacks.reading import keras_losses, keras_outputs
 from boxscore.callbacks.reading.facts import Facts
 from boxscore.callbacks.reading.found import Found
-from boxscore.exit_status import ended
+from boxscore.exit_status import ended, sigterm_raises
 from boxscore.keys import loss_scope, progress
 from boxscore.records import Point
 
@@ -81,6 +82,7 @@ class BoxscoreCallback(CallbackBase, keras.callbacks.Callback):  # type: ignore[
         self._sums: dict[str, Any] = {}  # of each loss in the epoch, as of the last reading
         self._new: dict[str, Any] = {}  # and since the last point
         self._first, self._position = 0, 0.0  # the optimizer's count at the beginning, and epochs
+        self._seen: Any = None  # x, y and y_pred of a due batch, () before; None where not seen
 
     # the training
 
@@ -90,6 +92,8 @@ class BoxscoreCallback(CallbackBase, keras.callbacks.Callback):  # type: ignore[
         model = self.model
         self.restart()
         self.set_model(model)
+        if self.options.task == "semantic-segmentation":
+            require("torch", "torch>=2.4")
         optimizer = model.optimizer
         settings = {
             "epochs": self.params.get("epochs"),
@@ -100,13 +104,38 @@ class BoxscoreCallback(CallbackBase, keras.callbacks.Callback):  # type: ignore[
         loaders = {"loaders": self._test_data, "train_loader": self._train_data}
         self.start(model, None, Facts(**loaders, settings=settings))
         if self._open[0].task == "semantic-segmentation":
-            text = "focal, cross_entropy and dice of the train split are not measured: Keras shows"
-            self.warnings.warn_once("logits", f"{text} its callbacks no predictions")
+            self._watch_outputs(model)
         self._first = int(keras_losses.number(optimizer.iterations)) - self._steps
+        self._stack.enter_context(sigterm_raises())
+
+    def _watch_outputs(self, model: Any) -> None:
+        if keras.backend.backend() != "torch" or model.jit_compile:
+            text = "focal, cross_entropy and dice of the train split are not measured"
+            self.warnings.warn_once("compiled", f"{text}: its steps are compiled, without outputs")
+            return
+        self._seen = ()
+        self._stack.enter_context(keras_losses.seen(model, self._see))
+
+    def _see(self, x: Any, y: Any, outputs: Any) -> None:
+        """Keep what the model gave for a batch for which a point is due."""
+        if self._open[0].due(self._steps + 1):
+            self._seen = x, y, outputs
+
+    def _semantic(self) -> tuple[Any, Any]:
+        """The logits and label maps of the batch."""
+        if not self._seen:
+            raise ValueError("the train step calls no compute_loss(), whose arguments are measured")
+        x, y, outputs = self._seen
+        logits = keras_outputs.logits(outputs)
+        return logits, keras_outputs.label_maps(self.reader.targets((x, y))).to(logits.device)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Begin to sum anew, as Keras does."""
         self._sums, self._epoch = {}, epoch
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """Forget the batch before."""
+        self._seen = None if self._seen is None else ()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Record the losses since the last point, where one is due."""
@@ -128,7 +157,7 @@ class BoxscoreCallback(CallbackBase, keras.callbacks.Callback):  # type: ignore[
                 ]
             )
             self._log_decay("train", step)
-        self.record(losses, step)
+        self.record(losses, step, semantic=None if self._seen is None else self._semantic)
         self.evaluate_what_is_due(step)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:

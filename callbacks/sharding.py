@@ -114,6 +114,8 @@ def batches_in_share(loader: Any, count: int | None) -> int | None:
     """How many batches `share` yields, about; None where the loader does not tell."""
     batches = length(loader)
     if count is not None:
+        if not hasattr(loader, "batch_size"):  # a list of batches: of how many images is not known
+            return None
         batches = min(batches, math.ceil(count / _batch_size(loader)))
     return batches if _is_shared(loader) else math.ceil(batches / distributed.size()) or None
 

@@ -21,7 +21,10 @@ class Terminated(SystemExit):
 def last_error() -> BaseException | None:
     """The exception that ends the process, asked while it exits; None without one."""
     # Python keeps the last exception that it printed; SystemExit is not printed (`exits_noted`)
-    return _raised or getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+    printed = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+    if hasattr(sys, "ps1"):  # a shell or notebook goes on after an exception
+        return _raised or printed
+    return printed or _raised  # a SIGTERM came later, when the process was ending
 
 
 _raised: SystemExit | None = None

@@ -1,60 +1,44 @@
-"""Processes that torchrun starts, and what each of them tells."""
+"""Trainings by several processes, and what each of them tells."""
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
-
 from boxscore import distributed
 from boxscore.loggers import MemoryLogger
+from tests.together import together, torchrun
 
-ROOT = Path(__file__).parents[1]
 TIMED = ("progress/images_per_second", "progress/evaluation_seconds")
 
 
-def launched(
-    module: str, size: int, folder: Path, *given: str, seconds: float = 200, fails: bool = False
-) -> list[Any]:
-    """What each of ``size`` processes told in `tell`, by rank; None of those that told nothing.
+def fails_launched(module: str, size: int, folder: Path) -> None:
+    """Run ``python -m module folder`` in ``size`` processes by torchrun; one of them is to fail."""
+    ended = torchrun(size, "-m", module, folder, seconds=150)
+    assert ended.returncode != 0, ended.stderr[-8000:]
 
-    Args:
-        module: run as ``python -m module folder given…``, as its users do with torchrun.
-        size: how many processes.
-        folder: for what they write.
-        given: further words for the module.
-        seconds: after which all of it hangs.
-        fails: whether a process is to fail.
+
+Cases = Callable[[int], dict[str, Callable[[Path], Any]]]
+
+
+def gone_through(size: int, cases: Cases, folder: Path) -> list[dict[str, Any]]:
+    """What each of ``size`` processes gave in ``cases(size)``, by rank.
+
+    Each case gets a folder that all processes share.
     """
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-    command += [str(size), "-m", module, str(folder), *given]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
-    ended = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=seconds, cwd=ROOT,
-        env=environment,
-    )  # fmt: skip
-    assert (ended.returncode != 0) == fails, ended.stderr[-8000:]
-    files = [folder / f"rank{rank}.json" for rank in range(size)]
-    return [json.loads(file.read_text()) if file.exists() else None for file in files]
+    return together(size, _go_through, cases, folder, seconds=240)
 
 
-def tell(folder: Path, cases: dict[str, Callable[[Path], Any]]) -> None:
-    """Go through ``cases``, each with a folder that all processes share; write what they give."""
-    told = {}
-    for name, case in cases.items():
-        shared = folder / name
-        shared.mkdir(parents=True, exist_ok=True)
-        told[name] = case(shared)
-    (folder / f"rank{distributed.rank()}.json").write_text(json.dumps(told))
-    if dist.is_initialized():  # gloo's threads abort a process that exits under them
-        dist.destroy_process_group()
+def _go_through(cases: Cases, folder: Path) -> dict[str, Any]:
+    os.environ["TORCHELASTIC_RUN_ID"] = "none"  # as torchrun has it, which Lightning asks for
+    given = {}
+    for name, case in cases(distributed.size()).items():
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        given[name] = case(folder / name)
+    return given
 
 
 def differing(one: dict[str, Any], several: dict[str, Any], rel: float = 1e-6) -> list[str]:

@@ -96,7 +96,7 @@ def trainer(
 
 def callback(memory: MemoryLogger, **options: Any) -> BoxscoreCallback:
     defaults: dict[str, Any] = {"dataset": "boxes", "loggers": [memory], "log_every": 2}
-    return BoxscoreCallback(**defaults | {"on_error": "raise"} | options)
+    return BoxscoreCallback(**defaults | {"on_error": "raise", "pictures": False} | options)
 
 
 def series(memory: MemoryLogger, name: str, split: str) -> dict[int, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -58,6 +58,25 @@ def of_batch(model: Any, images: Any, targets: Any) -> dict[str, float]:
     model.test_on_batch(images, targets)
     means = {name: total / count for name, (total, count) in sums(model).items() if count}
     return parts(model, means)
+
+
+@contextmanager
+def seen(model: Any, see: Callable[[Any, Any, Any], None]) -> Iterator[None]:
+    """Call ``see`` with ``x``, ``y`` and ``y_pred`` of each batch whose loss ``model`` computes."""
+    before, compute = vars(model).get("compute_loss"), model.compute_loss
+
+    def computed(x: Any = None, y: Any = None, y_pred: Any = None, *more: Any, **named: Any) -> Any:
+        see(x, y, y_pred)
+        return compute(x, y, y_pred, *more, **named)
+
+    model.compute_loss = computed
+    try:
+        yield
+    finally:
+        if vars(model).get("compute_loss") is computed:  # and no wrapper of it
+            del model.compute_loss
+            if before is not None:
+                model.compute_loss = before
 
 
 @contextmanager

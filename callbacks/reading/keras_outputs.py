@@ -87,6 +87,8 @@ def size(images: Any) -> tuple[int, int]:
 def logits(outputs: Any) -> Any:
     """The scores (N, C, H, W) in an array in Keras' data format, or a mapping of one.
 
+    They stay on the device of a tensor of torch.
+
     Raises:
         ValueError: for anything else.
     """
@@ -101,8 +103,8 @@ def logits(outputs: Any) -> Any:
             "of 4 axes; pass predict=, a function of (model, batch) that returns losses, "
             "predictions, targets"
         )
-    last, scores = keras.config.image_data_format() == "channels_last", array(outputs)
-    return _tensor(np.moveaxis(scores, -1, 1) if last else scores)
+    last, scores = keras.config.image_data_format() == "channels_last", _tensor(outputs)
+    return scores.movedim(-1, 1).contiguous() if last else scores
 
 
 def label_maps(masks: Any) -> Any:
@@ -118,7 +120,9 @@ def label_maps(masks: Any) -> Any:
 
 
 def _tensor(values: Any) -> Any:
-    """As semantic metrics take it."""
+    """As semantic metrics take it; arrays of JAX, which cannot be written, are copied."""
     import torch
 
-    return torch.from_numpy(np.ascontiguousarray(values))
+    if isinstance(values, torch.Tensor):
+        return values.detach()
+    return torch.from_numpy(np.require(array(values), requirements=["C", "W"]))

@@ -35,7 +35,8 @@ def without_ddp(model: Any) -> Any:
     Its forward exchanges buffers and would wait for processes that have fewer batches.
     """
     wrapper = getattr(model, "_orig_mod", model)
-    return wrapper.module if type(wrapper).__name__ == "DistributedDataParallel" else model
+    kinds = {kind.__name__ for kind in type(wrapper).__mro__}  # MMEngine's is a kind of torch's
+    return wrapper.module if "DistributedDataParallel" in kinds else model
 
 
 def lightning_network(module: Any) -> Any:

@@ -21,7 +21,7 @@ def train(
     batches = list(loader(12))  # three steps an epoch
     defaults: dict[str, Any] = {
         "dataset": "boxes", "classes": CLASSES, "loggers": [memory], "log_every": 4,
-        "evaluate_every": 5, "on_error": "raise",
+        "evaluate_every": 5, "on_error": "raise", "pictures": False,
     }  # fmt: skip
     score = LoopCallback(
         model, optimizer, loader(4, 100), train_loader=batches, **defaults | options

@@ -1,19 +1,24 @@
 """The laws that every framework's callback obeys."""
 
+import copy
 import importlib.util
 import inspect
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
+from mlflow import MlflowClient
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from boxscore import Identity
@@ -27,8 +32,12 @@ from boxscore.callbacks.reading.facts import Facts
 from boxscore.callbacks.rfdetr import BoxscoreCallback as RfdetrCallback
 from boxscore.callbacks.transformers import BoxscoreCallback as TransformersCallback
 from boxscore.callbacks.ultralytics import BoxscoreCallback as UltralyticsCallback
-from boxscore.loggers import MemoryLogger
+from boxscore.catalogue import CATALOGUE, Task, documented
+from boxscore.loggers import MemoryLogger, MLflowLogger, TensorBoardLogger
 from boxscore.records import Item
+from boxscore.segmentation import SegmentationMetrics
+from tests.tiny_trainer import series
+from tests.trainings import TASKS, TRAININGS, Trained, train
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 from boxscore.callbacks.keras import BoxscoreCallback as KerasCallback
@@ -120,16 +129,16 @@ def test_it_takes_every_keyword(make: Callable[..., CallbackBase], tmp_path: Pat
         make(datset="boxes")
 
 
-def test_it_pickles_before_it_begins_and_has_begun_nothing(
+def test_it_is_copied_before_it_begins_and_has_begun_nothing(
     make: Callable[..., CallbackBase], tmp_path: Path
 ) -> None:
     """Launchers hand callbacks to the processes that train."""
     threads = threading.active_count()
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     score = make(dataset="boxes", log_dir=str(tmp_path / "runs"), tracking_uri=uri)
-    copy = pickle.loads(pickle.dumps(score))
-    assert type(copy) is type(score)
-    assert copy.options == score.options
+    for other in (pickle.loads(pickle.dumps(score)), copy.deepcopy(score)):
+        assert type(other) is type(score)
+        assert other.options == score.options
     assert threading.active_count() == threads
     assert [*tmp_path.iterdir()] == []
 
@@ -150,6 +159,19 @@ def test_its_state_is_plain_json_and_continues_the_run(make: Callable[..., Callb
     assert [p.step for p in memory.points if p.name == "classification"] == [1]
     with pytest.raises(RuntimeError, match="before the training begins"):
         second.load_state_dict(state)
+
+
+def test_a_second_training_is_another_run(make: Callable[..., CallbackBase]) -> None:
+    memory, ids = MemoryLogger(), set()
+    score = make(**OPTIONS | {"loggers": [memory]})
+    for _ in range(2):
+        score.restart()
+        assert begun(score).run is not None
+        score.stop("FINISHED")
+        assert memory.start is not None
+        ids.add(memory.start.id)
+    assert len(ids) == 2
+    assert [p.step for p in memory.points if p.name == "classification"] == [1, 1]
 
 
 @pytest.mark.parametrize("status", ["FINISHED", "FAILED", "KILLED"])
@@ -174,6 +196,143 @@ def test_its_names_are_documented(make: Callable[..., CallbackBase]) -> None:
     documented = inspect.getdoc(type(make(**OPTIONS)))
     assert documented
     assert len(documented.splitlines()) > 2
+
+
+# of real trainings, one in each framework
+
+OFTEN: dict[str, Any] = {"log_every": 2, "on_error": "raise"}
+LOSSES = {
+    "semantic-segmentation": (
+        "total", "classification", "regularization", "focal", "cross_entropy", "dice"
+    ),
+    "detection": ("total", "classification", "localization", "regularization"),
+}  # fmt: skip
+ENDS: dict[str, tuple[type[BaseException], str]] = {
+    "error": (ZeroDivisionError, "FAILED"),
+    "ctrl-c": (KeyboardInterrupt, "KILLED"),
+    "SIGTERM": (SystemExit, "KILLED"),
+}
+
+
+class Seen(NamedTuple):
+    task: Task
+    memory: MemoryLogger
+    trained: Trained
+    run: Any  # of MLflow
+    boards: dict[str, EventAccumulator]  # of TensorBoard, by split
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
+
+
+@pytest.fixture(scope="module", params=TRAININGS)
+def seen(request: Any, store: str, tmp_path_factory: pytest.TempPathFactory) -> Seen:
+    """A training with both trackers."""
+    folder, memory = tmp_path_factory.mktemp(request.param), MemoryLogger()
+    loggers = [memory, MLflowLogger(store), TensorBoardLogger(folder / "runs")]
+    trained = train(request.param, folder, OFTEN | {"loggers": loggers})
+    assert memory.start is not None
+    client = MlflowClient(store)
+    (found,) = client.search_runs(
+        [e.experiment_id for e in client.search_experiments()],
+        f"tags.`boxscore.run` = '{memory.start.id}'",
+    )
+    boards = {path.parent.name: EventAccumulator(str(path.parent), {"scalars": 0})
+              for path in (folder / "runs").rglob("events*")}  # fmt: skip
+    for board in boards.values():
+        board.Reload()
+    return Seen(TASKS[request.param], memory, trained, found, boards)
+
+
+def test_every_documented_loss_and_metric_is_there_on_both_splits(seen: Seen) -> None:
+    """Under the same names and at the same optimizer steps in every framework."""
+    needed = set(LOSSES[seen.task])
+    needed |= {m.name for m in documented(seen.task) if m.kind == "metric" and "_AR_" not in m.name}
+    needed -= {"box_AP_small", "box_AP_medium", "box_AP_large"}  # there are no such boxes
+    for split in ("train", "test"):
+        steps: dict[str, list[int]] = {}
+        for point in seen.memory.points:
+            if point.split == split and point.scope.startswith(("loss", "metric")):
+                steps.setdefault(point.name, []).append(point.step)
+        assert not needed - steps.keys()
+        assert not steps.keys() - {m.name for m in documented(seen.task)}
+        for name, at in steps.items():
+            is_train_loss = split == "train" and CATALOGUE[name].kind == "loss"
+            assert at == ([2, 4, 6, 8] if is_train_loss else [4, 8]), (name, split)
+
+
+def test_the_total_is_the_sum_of_its_parts(seen: Seen) -> None:
+    for split, steps in (("train", (2, 4, 6, 8)), ("test", (4, 8))):
+        for step in steps:
+            losses = {
+                p.name: p.value
+                for p in seen.memory.points
+                if (p.split, p.step) == (split, step) and p.scope.startswith("loss")
+            }
+            if seen.memory.tags.get("boxscore.regularization") == "decoupled":
+                del losses["regularization"]
+            parts = [value for name, value in losses.items() if CATALOGUE[name].part]
+            assert losses["total"] == pytest.approx(sum(parts), rel=1e-9)
+
+
+def test_figures_are_those_of_the_engine_run_by_hand(seen: Seen) -> None:
+    if seen.trained.logits is None:
+        pytest.skip("test_ultralytics.py has it")
+    names = dict(enumerate(["a", "b", "c"]))
+    metrics = SegmentationMetrics(names)
+    metrics.update(seen.trained.logits, seen.trained.labels)
+    for name, value in metrics.compute().items():
+        assert series(seen.memory, name, "test")[8] == pytest.approx(value, rel=1e-6), name
+
+
+def test_both_trackers_hold_every_point(seen: Seen) -> None:
+    """With its last value, and in TensorBoard under the tag of its split."""
+    last = {point.key: point for point in seen.memory.points}
+    assert not last.keys() - seen.run.data.metrics.keys()
+    for key, point in last.items():
+        assert seen.run.data.metrics[key] == pytest.approx(point.value), key
+        if not key.startswith("summary"):
+            events = seen.boards[point.split or "train"].Scalars(point.tag)
+            assert (events[-1].step, events[-1].value) == (point.step, pytest.approx(point.value))
+    assert seen.run.info.status == seen.memory.status == "FINISHED"
+
+
+@pytest.mark.parametrize("framework", TRAININGS)
+def test_a_training_is_not_changed(framework: str, tmp_path: Path) -> None:
+    """Bit for bit the same weights, with evaluations of both splits amid its epochs."""
+    weights = []
+    often = OFTEN | {"loggers": [MemoryLogger()], "evaluate_every": 3, "evaluate_train_every": 3}
+    for name, options in (("watched", often), ("alone", None)):
+        (folder := tmp_path / name).mkdir()
+        weights.append(train(framework, folder, options).weights)
+    assert len(weights[0]) == len(weights[1])
+    assert all(map(np.array_equal, *weights))
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("framework", TRAININGS)
+def test_how_it_ended(
+    framework: str, end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error in the third step is raised, and tells the run's status."""
+    monkeypatch.setattr(os, "kill", lambda *_: None)  # else SIGTERM ends this very process
+    memory, left = MemoryLogger(), [None] * 2
+    raised, status = ENDS[end]
+
+    def step() -> None:
+        if left:
+            left.pop()
+        elif end == "SIGTERM":
+            signal.raise_signal(signal.SIGTERM)
+        else:
+            raise raised
+
+    with pytest.raises((raised, SystemExit)):
+        train(framework, tmp_path, OFTEN | {"loggers": [memory], "pictures": False}, step)
+    assert memory.status == status
+    assert list(series(memory, "total", "train")) == [2]
 
 
 @pytest.mark.parametrize("framework", ["ignite", "keras", "mmengine", "rfdetr"])

@@ -1,4 +1,4 @@
-"""Lightning's trainings on two and three processes that torchrun starts, against one process."""
+"""Lightning's trainings on two and three processes, against one process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from torchvision.models.detection import MaskRCNN
 from boxscore.loggers import MemoryLogger
 from tests.callbacks.test_lightning import OWN, SEMANTIC, Detector, Own, Segmenter, callback, pixels
 from tests.callbacks.test_lightning import trainer as one_trainer
-from tests.launched import Witness, differing, heard, launched, tell
+from tests.launched import Witness, differing, fails_launched, gone_through, heard
 from tests.tiny import Pictures, collate, fcos, two_stage
 
 pytestmark = [
@@ -32,7 +32,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:The number of training batches"),
     pytest.mark.filterwarnings("ignore:You passed in a `val_dataloader` but have no"),
 ]
-SIZES = pytest.mark.parametrize("size", [2, 3])
 MODULE = "tests.callbacks.test_lightning_processes"
 
 
@@ -325,27 +324,39 @@ GATHERED: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+OF_THREE = {"boxes", "some boxes", "few boxes on its own", "uneven boxes trained"}
+"""Cases in which three processes do what two do not: no image for two, unequal shares."""
+
+
 def cases(size: int) -> dict[str, Callable[[Path], Any]]:
-    plain: dict[str, Callable[[Path], Any]] = {
-        name: functools.partial(trained, size=size, **case)
-        for name, case in (EVALUATED | TRAINED).items()
-    }
-    return plain | {
-        "monitored": functools.partial(monitored, size=size),
-        "saved": functools.partial(saved, size=size),
+    plain = EVALUATED | TRAINED
+    special = {"monitored": monitored, "saved": saved, "resumed": resumed}
+    made: dict[str, Callable[[Path], Any]] = {
+        **{n: functools.partial(trained, size=size, **case) for n, case in plain.items()},
+        **{n: functools.partial(case, size=size) for n, case in special.items()},
         **{n: functools.partial(sharded, size=size, **case) for n, case in SHARDED.items()},
         **{n: functools.partial(gathered, size=size, **case) for n, case in GATHERED.items()},
-        "resumed": functools.partial(resumed, size=size),
     }
+    return {name: case for name, case in made.items() if size == 2 or name in OF_THREE}
+
+
+def sizes(*groups: dict[str, Any]) -> pytest.MarkDecorator:
+    """Each case of the ``groups``, with two processes and some with three."""
+    names = [name for group in groups for name in group]
+    both = [(name, 2) for name in names] + [(name, 3) for name in names if name in OF_THREE]
+    return pytest.mark.parametrize(("name", "size"), both)
+
+
+Told = Callable[[int], list[dict[str, Any]]]
 
 
 @pytest.fixture(scope="session")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], list[dict[str, Any]]]:
+def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
     """What each rank of so many processes told of all cases."""
 
     @functools.cache
     def of(size: int) -> list[dict[str, Any]]:
-        return launched(MODULE, size, tmp_path_factory.mktemp(f"of{size}"), "cases", seconds=240)
+        return gone_through(size, cases, tmp_path_factory.mktemp(f"of{size}"))
 
     return of
 
@@ -353,9 +364,6 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], list[dict[
 @functools.cache
 def alone(name: str, size: int, folder: Path) -> dict[str, Any]:
     return trained(folder, size, **(EVALUATED | TRAINED | SHARDED | GATHERED)[name])
-
-
-Told = Callable[[int], list[dict[str, Any]]]
 
 
 def agreed(ranks: list[dict[str, Any]], name: str) -> Any:
@@ -371,8 +379,7 @@ def agreed(ranks: list[dict[str, Any]], name: str) -> Any:
     return first
 
 
-@SIZES
-@pytest.mark.parametrize("name", EVALUATED | GATHERED)
+@sizes(EVALUATED, GATHERED)
 def test_the_same_weights_have_the_same_figures(
     told: Told, tmp_path: Path, name: str, size: int
 ) -> None:
@@ -383,8 +390,7 @@ def test_the_same_weights_have_the_same_figures(
     assert differing(one, several, 2e-3 if "repeats" in name else 1e-6) == []
 
 
-@SIZES
-@pytest.mark.parametrize("name", TRAINED | SHARDED)
+@sizes(TRAINED, SHARDED)
 def test_a_training_has_the_losses_of_one_process_that_accumulates(
     told: Told, tmp_path: Path, name: str, size: int
 ) -> None:
@@ -407,29 +413,23 @@ def test_a_training_has_the_losses_of_one_process_that_accumulates(
         assert seen["2"] == size * min(4, long)
 
 
-@SIZES
-def test_callbacks_that_watch_a_figure_agree_on_all_ranks(told: Told, size: int) -> None:
-    first = agreed(told(size), "monitored")
-    epoch = 6 // size
-    assert first["step"] == 2 * epoch  # it could not become better than 1
+def test_callbacks_that_watch_a_figure_agree_on_all_ranks(told: Told) -> None:
+    first = agreed(told(2), "monitored")
+    assert first["step"] == 6  # after two epochs: it could not become better than 1
     assert first["offered"]["box_AP"] == pytest.approx(1.0)
-    assert {r["monitored"]["best_path"] for r in told(size)} == {f"step={epoch}-box_AP=1.00.ckpt"}
+    assert {rank["monitored"]["best_path"] for rank in told(2)} == {"step=3-box_AP=1.00.ckpt"}
 
 
-@SIZES
-def test_a_checkpoint_continues_the_run_without_a_point_twice(told: Told, size: int) -> None:
-    whole, parts = (told(size)[0]["resumed"][name] for name in ("whole", "parts"))
+def test_a_checkpoint_continues_the_run_without_a_point_twice(told: Told) -> None:
+    whole, parts = (told(2)[0]["resumed"][name] for name in ("whole", "parts"))
     assert len(set(parts["ids"])) == 1
     assert parts["count"] == len(parts["points"])
     assert differing(whole, parts, 1e-4) == []
     assert parts["status"] == "FINISHED"
 
 
-@SIZES
-def test_the_figures_are_those_of_the_weights_that_are_saved(
-    told: Told, tmp_path: Path, size: int
-) -> None:
-    several = agreed(told(size), "saved")
+def test_the_figures_are_those_of_the_weights_that_are_saved(told: Told, tmp_path: Path) -> None:
+    several = agreed(told(2), "saved")
     state = torch.load(several["file"], weights_only=True)["state_dict"]
 
     class Loaded(Steady):
@@ -437,12 +437,7 @@ def test_the_figures_are_those_of_the_weights_that_are_saved(
             self.load_state_dict(state)
 
     one = trained(
-        tmp_path,
-        size,
-        lambda: Loaded(fcos()),
-        train=8 * size,
-        steps=3,
-        score={"evaluate_every": 3},
+        tmp_path, 2, lambda: Loaded(fcos()), train=16, steps=3, score={"evaluate_every": 3}
     )
     measured = {k: v for k, v in one["points"].items() if ".test@" in k}
     assert len(measured) > 3
@@ -451,13 +446,10 @@ def test_the_figures_are_those_of_the_weights_that_are_saved(
 
 def test_a_rank_that_raises_fails_the_run(tmp_path: Path) -> None:
     """And nothing hangs: torchrun ends what is left."""
-    launched(MODULE, 2, tmp_path, "raise", seconds=150, fails=True)
+    fails_launched(MODULE, 2, tmp_path)
     assert (tmp_path / "0").read_text() == "FAILED"
     assert not (tmp_path / "1").exists()  # it has no loggers
 
 
 if __name__ == "__main__":
-    if sys.argv[2] == "cases":
-        tell(Path(sys.argv[1]), cases(int(os.environ["WORLD_SIZE"])))
-    else:
-        failing(Path(sys.argv[1]))
+    failing(Path(sys.argv[1]))

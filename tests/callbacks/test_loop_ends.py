@@ -50,6 +50,7 @@ ENDS = {
     "1 / 0": ["FAILED", [2]],
     "raise KeyboardInterrupt": ["KILLED", [2]],
     "signal.raise_signal(signal.SIGTERM)": ["KILLED", [2]],
+    "sys.excepthook = lambda *_: signal.raise_signal(signal.SIGTERM)\n1 / 0": ["FAILED", [2]],
     f"{CAUGHT}score.close()": ["FAILED", [2]],
     f"{CAUGHT}pass\nscore.close()": ["FINISHED", [2, 3]],
 }

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from mmengine.evaluator import BaseMetric
-from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
@@ -174,7 +173,9 @@ def runner(
     )  # fmt: skip
 
 
-OPTIONS: dict[str, Any] = {"dataset": "boxes", "log_every": 2, "on_error": "raise"}
+OPTIONS: dict[str, Any] = {
+    "dataset": "boxes", "log_every": 2, "on_error": "raise", "pictures": False
+}  # fmt: skip
 
 
 def detect(folder: Path, **options: Any) -> tuple[MemoryLogger, BoxscoreHook, Any]:
@@ -240,22 +241,14 @@ def test_pictures_are_in_the_frame_of_the_truth() -> None:
     assert (tuple(image.shape), size) == ((3, 128, 128), (64, 64))
 
 
-def test_a_segmentor_has_every_loss_and_metric_on_both_splits(tmp_path: Path) -> None:
+def test_the_losses_of_a_segmentor_on_the_test_set(tmp_path: Path) -> None:
     memory, run = segment(tmp_path)
-    for name in ("total", "classification", "focal", "cross_entropy", "dice", "regularization"):
-        assert list(series(memory, name, "train")) == [2, 4, 6, 8], name
-        assert list(series(memory, name)) == [4, 8], name
-    for split in ("train", "test"):
-        for name in ("AP", "AR", "IoU", "pixel_accuracy", "F1"):
-            assert list(series(memory, name, split)) == [4, 8]
     model = run.model.eval()
     samples = [Maps(4, 100)[n] for n in range(4)]
     images = torch.stack([sample["inputs"] for sample in samples])
     labels = label_maps([sample["data_samples"] for sample in samples])
     with torch.no_grad():
         logits = model.decode_head.conv_seg(model.backbone(images))
-    right = float((logits.argmax(1) == labels).float().mean())
-    assert series(memory, "pixel_accuracy")[8] == pytest.approx(right, abs=1e-6)
     loss = float(cross_entropy_loss(logits, labels))
     assert series(memory, "cross_entropy")[8] == pytest.approx(loss, rel=1e-5)
     assert series(memory, "classification")[8] == pytest.approx(loss, rel=1e-5)
@@ -296,25 +289,6 @@ def test_an_average_of_the_weights_is_measured(tmp_path: Path) -> None:
     assert series(by_runner, "focal") == pytest.approx(series(by_pass, "focal"))
 
 
-class Failing(Hook):  # type: ignore[misc]
-    def __init__(self, error: Any) -> None:
-        self.error = error
-
-    def after_train_iter(self, runner: Any, batch_idx: int, *_: Any, **__: Any) -> None:
-        if batch_idx == 2:
-            raise self.error
-
-
-@pytest.mark.parametrize(
-    ("error", "status"), [(ZeroDivisionError, "FAILED"), (KeyboardInterrupt, "KILLED")]
-)
-def test_an_exception_ends_the_run(tmp_path: Path, error: Any, status: str) -> None:
-    memory = MemoryLogger()
-    with pytest.raises(error):
-        segment(tmp_path, [Failing(error)], loggers=[memory])
-    assert memory.status == status
-
-
 def test_a_checkpoint_continues_the_run_where_it_is_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -331,17 +305,6 @@ def test_a_checkpoint_continues_the_run_where_it_is_resumed(
     assert list(series(resumed, "IoU")) == [8]
     assert list(series(tuned, "total", "train")) == [2, 4, 6, 8]
     assert series(resumed, "IoU")[8] == pytest.approx(series(first, "IoU")[8])
-
-
-def test_the_training_is_not_changed(tmp_path: Path) -> None:
-    def weights(hook: Any) -> dict[str, Any]:
-        run = runner(tmp_path, Segmentor(), Maps(8), Maps(4, 100), hook, shuffle=True)
-        run.train()
-        return dict(run.model.state_dict())
-
-    options = OPTIONS | {"loggers": [MemoryLogger()], "identity": Identity("Net", "16x16")}
-    one, other = weights(BoxscoreHook(evaluate_every=1, **options)), weights(None)
-    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_what_fails_in_measuring_does_not_end_the_training(tmp_path: Path) -> None:

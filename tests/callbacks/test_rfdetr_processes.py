@@ -1,7 +1,8 @@
 """RF-DETR on two CPU processes."""
 
+import functools
 import os
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ pytest.importorskip("rfdetr")
 from boxscore.callbacks.rfdetr import BoxscoreCallback
 from boxscore.loggers import MemoryLogger
 from tests.callbacks.test_rfdetr import Planted
-from tests.launched import heard, launched, tell
+from tests.launched import gone_through, heard
 from tests.tiny_rfdetr import configs, made, shrink, write_data
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -34,10 +35,19 @@ def told(folder: Path, data: Path, **options: Any) -> Any:
     return heard(memory, score)
 
 
+def cases(size: int) -> dict[str, Callable[[Path], Any]]:
+    shrink(pytest.MonkeyPatch())
+    return {name: functools.partial(one, options=given) for name, given in OPTIONS.items()}
+
+
+def one(folder: Path, options: dict[str, Any]) -> Any:
+    return told(folder, folder.parent / "shapes", **options)
+
+
 def test_two_processes_measure_as_one(tmp_path: Path) -> None:
     """Five test images, of which two processes get three each; and the train set."""
     data = write_data(tmp_path / "shapes")
-    first, second = launched(__name__, 2, tmp_path)
+    first, second = gone_through(2, cases, tmp_path)
     with pytest.MonkeyPatch.context() as patch:
         shrink(patch)
         for name, options in OPTIONS.items():
@@ -52,12 +62,3 @@ def test_two_processes_measure_as_one(tmp_path: Path) -> None:
             for tag in ("fingerprint.test", "fingerprint.train"):
                 assert both["tags"][f"boxscore.{tag}"] == alone["tags"][f"boxscore.{tag}"]
             assert both["points"]["progress/images_seen@5"] == 40
-
-
-if __name__ == "__main__":
-    shrink(pytest.MonkeyPatch())
-    root = Path(sys.argv[1])
-    cases: dict[str, Any] = {
-        name: lambda folder, o=o: told(folder, root / "shapes", **o) for name, o in OPTIONS.items()
-    }
-    tell(root, cases)

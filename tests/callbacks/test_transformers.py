@@ -404,15 +404,6 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
     assert list(series(other, "total", "train")) == [6]
 
 
-def test_an_exception_fails_the_run_where_it_is_told_of(tmp_path: Path) -> None:
-    memory = MemoryLogger()
-    broken = Pictures("semantic", 8, fails_at=7)
-    with pytest.raises(ZeroDivisionError), callback(memory) as score:
-        trainer(tmp_path, segformer(), "semantic", score, train_dataset=broken).train()
-    assert memory.status == "FAILED"
-    assert list(series(memory, "total", "train")) == [2]
-
-
 def test_the_next_training_ends_what_an_exception_left(tmp_path: Path) -> None:
     memory, broken = MemoryLogger(), Pictures("semantic", 8, fails_at=7)
     score = callback(memory)

@@ -1,4 +1,4 @@
-"""Transformers' Trainer on two and three processes that torchrun starts, against one process."""
+"""Transformers' Trainer on two and three processes, against one process."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ import torch
 from transformers import TrainerCallback
 
 from boxscore.loggers import MemoryLogger
-from tests.launched import Witness, differing, heard, launched, tell
+from tests.launched import Witness, differing, fails_launched, gone_through, heard
 from tests.tiny_trainer import Pictures, Trainer, callback, detr, segformer, together
 from tests.tiny_transformers import tf
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*pin_memory")]
-SIZES = pytest.mark.parametrize("size", [2, 3])
 MODULE = "tests.callbacks.test_transformers_processes"
 
 
@@ -215,21 +214,27 @@ def failing(folder: Path) -> None:
     trained(folder, 2, **MAPS, max_steps=8, callbacks=[Ending()], memory=witness)
 
 
+OF_THREE = {"boxes when asked", "few boxes", "maps one by one", "uneven maps trained"}
+"""Cases in which three processes do what two do not: no image for two, unequal shares."""
+
+
 def cases(size: int) -> dict[str, Callable[[Path], Any]]:
-    plain: dict[str, Callable[[Path], Any]] = {
-        name: functools.partial(trained, size=size, **case)
-        for name, case in (EVALUATED | TRAINED).items()
+    special = {"monitored": monitored, "pairs": pairs, "resumed": resumed}
+    plain, last = EVALUATED | TRAINED, SHARDED | SHARDED_TRAINED
+    made: dict[str, Callable[[Path], Any]] = {
+        **{name: functools.partial(trained, size=size, **case) for name, case in plain.items()},
+        **{name: functools.partial(case, size=size) for name, case in special.items()},
+        # Accelerate's environment variables are left behind by these
+        **{name: functools.partial(trained, size=size, **case) for name, case in last.items()},
     }
-    last = {
-        name: functools.partial(trained, size=size, **case)
-        for name, case in (SHARDED | SHARDED_TRAINED).items()
-    }  # they leave Accelerate's environment variables behind
-    return plain | {
-        "monitored": functools.partial(monitored, size=size),
-        "pairs": functools.partial(pairs, size=size),
-        "resumed": functools.partial(resumed, size=size),
-        **last,
-    }
+    return {name: case for name, case in made.items() if size == 2 or name in OF_THREE}
+
+
+def sizes(*groups: dict[str, Any]) -> pytest.MarkDecorator:
+    """Each case of the ``groups``, with two processes and some with three."""
+    names = [name for group in groups for name in group]
+    both = [(name, 2) for name in names] + [(name, 3) for name in names if name in OF_THREE]
+    return pytest.mark.parametrize(("name", "size"), both)
 
 
 Told = Callable[[int], list[dict[str, Any]]]
@@ -241,7 +246,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
 
     @functools.cache
     def of(size: int) -> list[dict[str, Any]]:
-        return launched(MODULE, size, tmp_path_factory.mktemp(f"of{size}"), "cases", seconds=240)
+        return gone_through(size, cases, tmp_path_factory.mktemp(f"of{size}"))
 
     return of
 
@@ -259,8 +264,7 @@ def agreed(ranks: list[dict[str, Any]], name: str) -> Any:
     return first
 
 
-@SIZES
-@pytest.mark.parametrize("name", EVALUATED | SHARDED)
+@sizes(EVALUATED, SHARDED)
 def test_the_same_weights_have_the_same_figures(
     told: Told, tmp_path: Path, name: str, size: int
 ) -> None:
@@ -275,8 +279,7 @@ def test_the_same_weights_have_the_same_figures(
     assert wrong == []
 
 
-@SIZES
-@pytest.mark.parametrize("name", TRAINED | SHARDED_TRAINED)
+@sizes(TRAINED, SHARDED_TRAINED)
 def test_a_training_has_the_losses_of_one_process_that_accumulates(
     told: Told, tmp_path: Path, name: str, size: int
 ) -> None:
@@ -296,17 +299,15 @@ def test_a_training_has_the_losses_of_one_process_that_accumulates(
     assert several["step"] == 6
 
 
-@SIZES
-def test_a_figure_chooses_the_checkpoint_on_all_ranks(told: Told, size: int) -> None:
-    first = agreed(told(size), "monitored")
+def test_a_figure_chooses_the_checkpoint_on_all_ranks(told: Told) -> None:
+    first = agreed(told(2), "monitored")
     assert (first["step"], first["best_at"]) == (4, "checkpoint-2")
     assert 0 < first["best_metric"] < 1
     assert first["best_metric"] == first["latest"]["box_AP"]
 
 
-@SIZES
-def test_a_checkpoint_continues_the_run_without_a_point_twice(told: Told, size: int) -> None:
-    whole, parts = (told(size)[0]["resumed"][name] for name in ("whole", "parts"))
+def test_a_checkpoint_continues_the_run_without_a_point_twice(told: Told) -> None:
+    whole, parts = (told(2)[0]["resumed"][name] for name in ("whole", "parts"))
     assert len(set(parts["ids"])) == 1
     assert parts["count"] == len(parts["points"])
     # (Transformers 5.24 does not load all of a SegFormer's weights again: the values differ)
@@ -317,13 +318,12 @@ def test_a_checkpoint_continues_the_run_without_a_point_twice(told: Told, size: 
     assert parts["status"] == "FINISHED"
 
 
-@SIZES
-def test_what_transformers_does_to_detr(told: Told, tmp_path: Path, size: int) -> None:
+def test_what_transformers_does_to_detr(told: Told, tmp_path: Path) -> None:
     """Its own losses of boxes grow with the processes; it is they that are trained on and logged.
 
     ``num_boxes`` is reduced to the mean and then divided by the number of processes, 1 at least.
     """
-    one, several = pairs(tmp_path, size), agreed(told(size), "pairs")
+    one, several = pairs(tmp_path, 2), agreed(told(2), "pairs")
     for split in ("train", "test"):
         key = f"loss DETR 64x64/localization.{split}@2"
         assert several["points"][key] == pytest.approx(2 * one["points"][key], rel=1e-5)
@@ -331,13 +331,10 @@ def test_what_transformers_does_to_detr(told: Told, tmp_path: Path, size: int) -
 
 def test_a_killed_rank_fails_the_run(tmp_path: Path) -> None:
     """And nothing hangs: torchrun ends what is left."""
-    launched(MODULE, 2, tmp_path, "kill", seconds=150, fails=True)
+    fails_launched(MODULE, 2, tmp_path)
     assert (tmp_path / "0").read_text() == "FAILED"
     assert not (tmp_path / "1").exists()  # it has no loggers
 
 
 if __name__ == "__main__":
-    if sys.argv[2] == "cases":
-        tell(Path(sys.argv[1]), cases(int(os.environ["WORLD_SIZE"])))
-    else:
-        failing(Path(sys.argv[1]))
+    failing(Path(sys.argv[1]))

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from boxscore.callbacks.requires import require
@@ -213,25 +212,6 @@ def read_csv(trainer: Any) -> dict[str, float]:
     return {name: float(value) for name, value in zip(names, rows[-1], strict=True)}
 
 
-def weights(trainer: Any) -> dict[str, torch.Tensor]:
-    models = {"model": trainer.model, "average": trainer.ema.ema}
-    return {f"{n}.{k}": v for n, m in models.items() for k, v in m.state_dict().items()}
-
-
-def test_watching_changes_nothing(data: str) -> None:
-    without = train(tiny(Path(data).parent), data)
-    model = tiny(Path(data).parent)
-    often: Any = {"log_every": 1, "evaluate_every": 1, "evaluate_train_every": 1}
-    BoxscoreCallback(loggers=[MemoryLogger()], evaluate_images=4, **often).attach(model)
-    watched = train(model, data)
-    given, expected = weights(watched), weights(without)
-    assert given.keys() == expected.keys()
-    assert all(torch.equal(given[name], expected[name]) for name in expected)
-    files = [torch.load(t.last, weights_only=False) for t in (watched, without)]
-    assert files[0].keys() == files[1].keys()
-    assert not vars(watched).keys() ^ vars(without).keys()  # methods are the trainer's own again
-
-
 def test_every_so_many_steps(data: str) -> None:
     """On the averaged weights, with the validator's settings, and at the end."""
     memory, model = MemoryLogger(), tiny(Path(data).parent)
@@ -250,23 +230,20 @@ def test_every_so_many_steps(data: str) -> None:
     assert score.best["box_AP"] > 0.1
 
 
-@pytest.mark.parametrize(
-    ("error", "status"), [(ZeroDivisionError, "FAILED"), (KeyboardInterrupt, "KILLED")]
-)
-def test_the_end_and_another_training(data: str, error: Any, status: str) -> None:
+def test_another_training_after_one_that_failed(data: str) -> None:
     memory, model = MemoryLogger(), tiny(Path(data).parent)
     score = BoxscoreCallback(loggers=[memory], log_every=1, on_error="raise").attach(model)
     breaks = [True]
 
     def fail(trainer: Any) -> None:
         if breaks.pop():
-            raise error
+            raise ZeroDivisionError
 
     model.add_callback("on_train_batch_end", fail)
     try:
         train(model, data)
-    except error:
-        assert memory.status == status
+    except ZeroDivisionError:
+        assert memory.status == "FAILED"
         first = memory.start
         breaks += [False] * 9
         score.attach(model)  # again, which adds nothing
