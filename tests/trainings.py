@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pytest
 import torch
 from torch import nn
 
@@ -26,6 +27,7 @@ from boxscore.callbacks.lightning import BoxscoreCallback as LightningCallback
 from boxscore.callbacks.loop import LoopCallback
 from boxscore.callbacks.mmengine import BoxscoreHook
 from boxscore.callbacks.reading.predict import main_output
+from boxscore.callbacks.rfdetr import BoxscoreCallback as RFDETRCallback
 from boxscore.callbacks.transformers import BoxscoreCallback as TransformersCallback
 from boxscore.callbacks.ultralytics import BoxscoreCallback as UltralyticsCallback
 from boxscore.catalogue import Task
@@ -259,6 +261,27 @@ def with_keras(training: Training) -> Trained:
     return Trained([*model.get_weights(), *fitted.history.values()], logits, labels)
 
 
+def with_rfdetr(training: Training) -> Trained:
+    import pytorch_lightning
+
+    from tests import tiny_rfdetr as tiny
+
+    class Before(pytorch_lightning.Callback):
+        def on_train_batch_start(self, *_: Any) -> None:
+            training.step()
+
+    data, callbacks = tiny.write_data(training.folder / "shapes", test=4), [Before()]
+    if training.options is not None:
+        callbacks.append(RFDETRCallback(**{"dataset": "maps"} | training.options))
+    with pytest.MonkeyPatch.context() as patch:
+        tiny.shrink(patch)
+        configs = tiny.configs(data, grad_accum_steps=1)
+        trainer, module, loaded = tiny.made(*configs, *callbacks)
+        trainer.limit_train_batches = 4  # of a small set's repeats
+        trainer.fit(module, loaded)
+    return Trained(list(module.state_dict().values()))
+
+
 def with_ultralytics(training: Training) -> Trained:
     from ultralytics.utils import SETTINGS
 
@@ -286,11 +309,12 @@ TRAININGS: dict[str, Callable[[Training], Trained]] = {
     "keras": with_keras,
     "lightning": with_lightning,
     "mmengine": with_mmengine,
+    "rfdetr": with_rfdetr,
     "transformers": with_transformers,
     "ultralytics": with_ultralytics,
 }
 TASKS: dict[str, Task] = {name: "semantic-segmentation" for name in TRAININGS}
-TASKS["ultralytics"] = "detection"
+TASKS["rfdetr"] = TASKS["ultralytics"] = "detection"
 
 
 def train(

@@ -279,7 +279,7 @@ def test_the_total_is_the_sum_of_its_parts(seen: Seen) -> None:
 
 def test_figures_are_those_of_the_engine_run_by_hand(seen: Seen) -> None:
     if seen.trained.logits is None:
-        pytest.skip("test_ultralytics.py has it")
+        pytest.skip("test_ultralytics.py and test_rfdetr.py have it")
     names = dict(enumerate(["a", "b", "c"]))
     metrics = SegmentationMetrics(names)
     metrics.update(seen.trained.logits, seen.trained.labels)
