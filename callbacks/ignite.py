@@ -164,6 +164,7 @@ class BoxscoreHandler(CallbackBase):
             evaluates=self._evaluates,
         )
         self.start(self._watched, self._optimizer, facts)
+        self._open[1].shows_bar = True
         self._done = self._steps
         self._stack.callback(self._optimizer.register_step_post_hook(self._stepped).remove)
         self.watch(self._watched, self._see)

@@ -124,6 +124,7 @@ class BoxscoreHook(CallbackBase, Hook):  # type: ignore[misc]
             evaluates=loader is not None,
         )
         run = self.start(runner.model, wrapper.optimizer, facts)
+        self._open[1].shows_bar = True
         self._done, self._epoch = self._steps, int(self.epochs() or 0)
         self._stack.callback(wrapper.optimizer.register_step_post_hook(self._stepped).remove)
         if run.task == "semantic-segmentation":
