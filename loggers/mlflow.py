@@ -23,7 +23,7 @@ from boxscore.logger import Refused, Status
 from boxscore.records import File, Item, Point, RunStart, Tag
 
 from .mlflow_images import LOGGED_IMAGES, image_paths
-from .mlflow_models import FINGERPRINT, evaluated_set
+from .mlflow_models import FINGERPRINT, dataset_of
 from .mlflow_page import RunPage
 from .mlflow_requests import Rejected, Unclear, mlflow_request
 from .mlflow_system import system_monitor
@@ -308,7 +308,7 @@ class MLflowLogger:
 
         assert self._start is not None
         inputs = []
-        for one in (evaluated_set(tag, self._start) for tag in fingerprints):
+        for one in (dataset_of(tag, self._start) for tag in fingerprints):
             dataset = Dataset(one.name, one.digest, source_type="boxscore", source=one.name)
             inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", one.split)]))
         self._client.log_inputs(self._run, datasets=inputs)

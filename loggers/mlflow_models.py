@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from boxscore.catalogue import CATALOGUE
-from boxscore.keys import FACT, Key, legal, parse, short, summary
+from boxscore.keys import FACT, evaluated_set, parse, summary
 from boxscore.records import Point, RunStart, Tag
 
 FINGERPRINT = f"{FACT}fingerprint."
@@ -40,12 +40,12 @@ class EvaluatedSet:
     in_keys: str
 
 
-def evaluated_set(tag: Tag, start: RunStart) -> EvaluatedSet:
+def dataset_of(tag: Tag, start: RunStart) -> EvaluatedSet:
     """The set whose fingerprint is in ``tag``."""
     dataset = start.tags.get(_DATASET, "dataset")
     split = tag.name.removeprefix(FINGERPRINT)
-    parts = Key("metric", "", dataset=legal(dataset), split=split, fingerprint=short(tag.value))
-    return EvaluatedSet(f"{dataset}-{split}", _digest(tag.value), split, parts.evaluated_set)
+    in_keys = evaluated_set(dataset, split, tag.value)
+    return EvaluatedSet(f"{dataset}-{split}", _digest(tag.value), split, in_keys)
 
 
 def _digest(fingerprint: str) -> str:
@@ -99,7 +99,7 @@ class BestModel:
     def _evaluated_sets(self) -> list[EvaluatedSet]:
         tags = self._client.get_run(self._run).data.tags
         prints = [Tag(*tag) for tag in tags.items() if tag[0].startswith(FINGERPRINT)]
-        return [evaluated_set(tag, self._start) for tag in prints]
+        return [dataset_of(tag, self._start) for tag in prints]
 
     def _log(self, figures: Mapping[str, Point], on: EvaluatedSet) -> None:
         """Replace the model: of several values of a metric, MLflow's page shows the first."""

@@ -270,7 +270,8 @@ def with_rfdetr(training: Training) -> Trained:
         def on_train_batch_start(self, *_: Any) -> None:
             training.step()
 
-    data, callbacks = tiny.write_data(training.folder / "shapes", test=4), [Before()]
+    data = tiny.write_data(training.folder / "shapes", test=4)
+    callbacks: list[Any] = [Before()]
     if training.options is not None:
         callbacks.append(RFDETRCallback(**{"dataset": "maps"} | training.options))
     with pytest.MonkeyPatch.context() as patch:

@@ -41,7 +41,7 @@ class Kept(MemoryLogger):
 
 def pictures(**options: Any) -> Kept:
     kept = Kept()
-    train(loggers=[kept], **options)
+    train(loggers=[kept], **{"pictures": True} | options)
     return kept
 
 
@@ -115,7 +115,7 @@ class Tracker:
 
 def test_a_tracker_gets_the_report_at_the_first_evaluation_and_at_the_end() -> None:
     tracker = Tracker()
-    train(loggers=[tracker], steps=8)
+    train(loggers=[tracker], steps=8, pictures=True)
     assert [step for _, step in tracker.files] == [3, 8]
     first, last = tracker.files.values()
     assert '"status":"RUNNING"' in first
@@ -133,7 +133,8 @@ def test_the_last_pictures_are_in_the_last_report(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr("boxscore.pictures.drawing.draw", slowly)
     tracker, kept = Tracker(), Kept()
-    train(loggers=[tracker, kept], steps=8, evaluate_every=1, evaluate_train_every=None)
+    often: dict[str, Any] = {"evaluate_every": 1, "evaluate_train_every": None}
+    train(loggers=[tracker, kept], steps=8, pictures=True, **often)
     assert max(step for _, step in kept.sizes) == 8
     pictures = re.search(r'"pictures":(\[.*?\]),"remarks"', list(tracker.files.values())[-1])
     assert pictures

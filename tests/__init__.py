@@ -1,0 +1,1 @@
+"""The tests; a package, since some distributions install one of this name."""
