@@ -79,22 +79,22 @@ class BestModel:
         self._run, self._experiment = info.run_id, info.experiment_id
         self._task = start.tags.get(f"{FACT}task", "")
         self._best = summary(f"best_{_MAIN.get(self._task, '')}")
+        self._set = ""  # of the last metric
 
     def follow(self, points: Sequence[Point]) -> None:
         """Move the model to the last best evaluation among ``points``, which were logged.
 
         Raises `Refused` or `OSError` as the client's requests do.
         """
-        best = [place for place, point in enumerate(points) if point.key == self._best]
-        if not best:
-            return
-        # the metrics of an evaluated set come before their summary
-        named = next(filter(None, map(_set_in_key, points[best[-1] :: -1])), "")
-        known = {one.in_keys: one for one in self._evaluated_sets()}
-        if named in known:
-            step = points[best[-1]].step
-            figures = {p.key: p for p in points if p.step == step and p.key in _FIGURES}
-            self._log(figures, known[named])
+        best = None
+        for point in points:  # the metrics of an evaluated set come before their summary
+            self._set = _set_in_key(point) or self._set
+            if point.key == self._best:
+                best = point.step, self._set
+        known = {one.in_keys: one for one in self._evaluated_sets()} if best else {}
+        if best and best[1] in known:
+            figures = {p.key: p for p in points if p.step == best[0] and p.key in _FIGURES}
+            self._log(figures, known[best[1]])
 
     def _evaluated_sets(self) -> list[EvaluatedSet]:
         tags = self._client.get_run(self._run).data.tags

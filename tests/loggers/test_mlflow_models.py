@@ -64,14 +64,14 @@ def test_mlflow_ranks_the_best_evaluations_on_one_set(uri: str) -> None:  # noqa
     assert {key for key in run.data.metrics if not key.startswith("metric ")} == keys
 
 
-def test_a_resumed_and_a_repeated_delivery_leave_one_model(sqlite: str) -> None:
+def test_resumed_repeated_and_parted_deliveries_leave_one_model(sqlite: str) -> None:
     start = start_of("RetinaNet")
     items = evaluation(10, {"box_AP": 0.3}, best=True)
     for more in (items, items, evaluation(20, {"box_AP": 0.4}, best=True)):
         logger = MLflowLogger(sqlite)
         logger.open(start)
-        logger.log(more)
-        logger.log(more)
+        for part in (more[:2], more[2:], more):
+            logger.log(part)
         logger.close()
     (model,) = models(sqlite, NIGHT, start)
     assert [(m.value, m.step) for m in model.metrics] == [(0.4, 20)]
