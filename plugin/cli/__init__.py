@@ -101,7 +101,7 @@ def main() -> None:
 )
 @click.option("--backbone", type=click.Choice(BACKBONES), help="[default: resnet18 if it can be]")
 @click.option("--input-size", type=click.IntRange(32, 2048), default=128, show_default=True)
-@click.option("--steps", type=click.IntRange(1), default=120, show_default=True)
+@click.option("--steps", type=click.IntRange(1), default=100, show_default=True)
 @click.option("--data", type=FOLDER, help="Your images instead of the made ones.")
 @click.option("--out", type=FOLDER, default="boxscore-demo", show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)

@@ -42,7 +42,7 @@ class Plan:
     algorithm: str | None = None
     backbone: str | None = None
     input_size: int = 128
-    steps: int = 120
+    steps: int = 100
     batch_size: int = 8
     data: Path | None = None
     out: Path = Path("boxscore-demo")
@@ -78,7 +78,7 @@ class Plan:
     @property
     def evaluate_every(self) -> int:
         """Steps between two evaluations."""
-        return max(1, self.steps // 6)
+        return max(1, self.steps // 5)
 
 
 def demo(plan: Plan, console: Console) -> LoopCallback:
