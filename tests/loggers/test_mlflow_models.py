@@ -7,11 +7,19 @@ from mlflow import MlflowClient
 
 from boxscore.loggers import MLflowLogger
 from boxscore.records import Item, Point, RunStart, Tag
-from tests.loggers.test_mlflow import run_start, runs, uri  # noqa: F401  # the last is a fixture
+from tests.loggers.test_mlflow import run_start, runs
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload``")
 
+SLOW = [pytest.param(store, marks=pytest.mark.slow) for store in ("server", "postgres")]
 NIGHT, DAY = "7f3a2c000000", "a41b2e000000"
+
+
+@pytest.fixture(params=["sqlite", *SLOW])
+def uri(request: pytest.FixtureRequest) -> str:
+    """Each store in turn."""
+    store = request.getfixturevalue(request.param)
+    return store if isinstance(store, str) else str(store.uri)
 
 
 def start_of(name: str) -> RunStart:
@@ -29,7 +37,7 @@ def evaluation(step: int, values: dict[str, float], *, best: bool, on: str = NIG
     return items
 
 
-def models(uri: str, on: str, *starts: RunStart) -> list[Any]:  # noqa: F811
+def models(uri: str, on: str, *starts: RunStart) -> list[Any]:
     """The models of ``starts`` as MLflow ranks them by AP on one evaluated set."""
     client = MlflowClient(uri)
     order = {"field_name": "metrics.summary/box_AP", "ascending": False}
@@ -39,7 +47,7 @@ def models(uri: str, on: str, *starts: RunStart) -> list[Any]:  # noqa: F811
     return [one for one in ranked if one.tags["boxscore.run"] in {start.id for start in starts}]
 
 
-def test_mlflow_ranks_the_best_evaluations_on_one_set(uri: str) -> None:  # noqa: F811
+def test_mlflow_ranks_the_best_evaluations_on_one_set(uri: str) -> None:
     figures = {"RetinaNet": (0.3, 0.5), "FCOS v1.5": (0.4, 0.1), "SSD": (0.9, 0.8)}
     starts = {name: start_of(name) for name in figures}
     for name, (first, second) in figures.items():

@@ -142,7 +142,7 @@ def proxy(server: Any) -> Iterator[Proxy]:
     proxy.server_close()
 
 
-@pytest.mark.parametrize("fault", ["500", "hang", "drop"])
+@pytest.mark.parametrize("fault", ["500", pytest.param("hang", marks=pytest.mark.slow), "drop"])
 def test_no_fault_of_a_server_costs_or_doubles_a_point(
     proxy: Proxy, tmp_path: Path, fault: str, wait_until: Waiter
 ) -> None:
