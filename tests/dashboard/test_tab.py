@@ -205,6 +205,7 @@ def test_an_empty_folder_fills_when_a_training_begins(tmp_path: Path, show: Open
         drawn = charts(frame, 3)
         assert [chart["measure"] for chart in drawn[:3]] == ["box_AP", "total", "classification"]
         assert not frame.get_by_text("This log folder is empty").is_visible()
+        frame.page.close()  # before its server ends
 
 
 def test_a_loss_that_is_not_finite_is_told(tmp_path: Path, show: Open) -> None:
@@ -220,6 +221,7 @@ def test_a_loss_that_is_not_finite_is_told(tmp_path: Path, show: Open) -> None:
         frame = show(f"{address}#boxscore")
         charts(frame, 1)
         frame.get_by_text("ResNet-18 train: not finite at step 3.").first.wait_for()
+        frame.page.close()  # before its server ends
 
 
 def test_names_of_users_are_shown_as_text(tmp_path: Path, show: Open) -> None:
@@ -245,3 +247,4 @@ def test_names_of_users_are_shown_as_text(tmp_path: Path, show: Open) -> None:
         assert {bold, f"{script[:15]}…"} <= set(ticks)
         options = frame.locator(".precision option").all_text_contents()
         assert options == ["all classes", script, bold, "שלום עולם"]
+        frame.page.close()  # before its server ends
