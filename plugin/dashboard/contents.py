@@ -232,7 +232,7 @@ class Contents:
             "backbone": facts.get(f"{keys.FACT}backbone") or backbone or parts[-1],
             "short": short,
             "started": self.started.get(folder),
-            "status": facts.get(f"{keys.FACT}status", "RUNNING"),
+            "status": facts.get(f"{keys.FACT}status", ""),  # of older versions not known
             "last_step": max((series.last[0] for series in own), default=None),
             "params": {
                 name: value for name, value in facts.items() if not name.startswith(keys.FACT)

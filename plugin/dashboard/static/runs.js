@@ -75,7 +75,7 @@ function row(run, hidden, others) {
   const box = checkbox(`run ${run.id}`, !hidden.has(run.id), (on) => turn([run.id], on));
   const facts = Object.entries(run.params).map(([name, value]) => `${name}: ${value}`);
   const status = run.status.toLowerCase();
-  const title = [run.folder, status, `last step ${run.last_step ?? "none yet"}`, ...facts].join("\n");
+  const title = [run.folder, status || "status not known", `last step ${run.last_step ?? "none yet"}`, ...facts].join("\n");
   const only = element("button", { className: "only", title: "Show this run alone" }, "only");
   only.setAttribute("aria-label", `Show ${run.label} alone`);
   only.onclick = () => state.set("off", others.filter((id) => id !== run.id).sort().join(","));
