@@ -274,13 +274,18 @@ def last_steps_in(folder: Path) -> dict[str, int]:
     return steps
 
 
+def picture_file(value: Any) -> str:
+    """`File.name` of the picture that a summary value shows."""
+    ending = ".png" if value.image.encoded_image_string.startswith(_PNG) else ".webp"
+    return f"{value.tag}{ending}"
+
+
 def _name_of(value: Any, split: str) -> str:
     """`Point.key` or `File.name` of what a summary value shows; ``""`` of a tag's."""
     if value.HasField("simple_value"):
         return key_of_tag(value.tag, split)
     if value.HasField("image"):
-        ending = ".png" if value.image.encoded_image_string.startswith(_PNG) else ".webp"
-        return f"{value.tag}{ending}"
+        return picture_file(value)
     plugin = value.metadata.plugin_data.plugin_name
     return table_name("curves", split) if plugin == PLUGIN else ""
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from boxscore import distributed
 from boxscore.loggers import MemoryLogger
@@ -39,6 +41,13 @@ def _go_through(cases: Cases, folder: Path) -> dict[str, Any]:
         (folder / name).mkdir(parents=True, exist_ok=True)
         given[name] = case(folder / name)
     return given
+
+
+def sized(of_three: Collection[str], *groups: dict[str, Any]) -> pytest.MarkDecorator:
+    """Each case of the ``groups`` with two processes, and those ``of_three`` with three, too."""
+    names = [name for group in groups for name in group]
+    both = [(name, 2) for name in names] + [(name, 3) for name in names if name in of_three]
+    return pytest.mark.parametrize(("name", "size"), both)
 
 
 def differing(one: dict[str, Any], several: dict[str, Any], rel: float = 1e-6) -> list[str]:

@@ -32,6 +32,7 @@ from boxscore.callbacks.transformers import BoxscoreCallback as TransformersCall
 from boxscore.callbacks.ultralytics import BoxscoreCallback as UltralyticsCallback
 from boxscore.catalogue import Task
 from tests import tiny_trainer
+from tests.callbacks.test_ignite import Masks, sgd
 from tests.tiny_transformers import tf
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
@@ -73,24 +74,10 @@ class Trained:
     labels: torch.Tensor | None = None
 
 
-class Maps(torch.utils.data.Dataset[Any]):
-    """Noise (3, 16, 16) and label maps of three classes, that it tells of."""
-
-    def __init__(self, count: int, first: int = 0) -> None:
-        self.ids = list(range(first, first + count))
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, index: int) -> Any:
-        image = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(self.ids[index]))
-        return image, (image[0] * 3).long()
-
-
 def loaders() -> tuple[Any, Any]:
     """Of the train set, shuffled, and of the test set."""
     load = torch.utils.data.DataLoader
-    return load(Maps(8), 2, shuffle=True), load(Maps(4, 100), 2)
+    return load(Masks(8), 2, shuffle=True), load(Masks(4, 100), 2)
 
 
 def network() -> nn.Module:
@@ -99,13 +86,9 @@ def network() -> nn.Module:
     return nn.Sequential(*layers)
 
 
-def sgd(model: Any) -> torch.optim.Optimizer:
-    return torch.optim.SGD(model.parameters(), lr=0.01, weight_decay=1e-3)
-
-
 def trained(model: nn.Module) -> Trained:
-    """Of a network on `Maps`."""
-    images, labels = map(torch.stack, zip(*map(Maps(4, 100).__getitem__, range(4)), strict=True))
+    """Of a network on `Masks`."""
+    images, labels = map(torch.stack, zip(*map(Masks(4, 100).__getitem__, range(4)), strict=True))
     with torch.no_grad():
         return Trained(list(model.state_dict().values()), model.eval()(images), labels)
 

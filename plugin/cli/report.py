@@ -12,7 +12,7 @@ from boxscore.dashboard.history import History, Series
 from boxscore.dashboard.report import report
 from boxscore.keys import FACT, key_of_tag, table_name
 from boxscore.logger import Status
-from boxscore.loggers.event_files import PLUGIN, events, table_of
+from boxscore.loggers.event_files import PLUGIN, events, picture_file, table_of
 from boxscore.records import RunStart
 
 _PICTURES = "images"  # MLflow's folder of them
@@ -59,8 +59,7 @@ def read_folder(folder: Path) -> History:
                     series.add(event.step, value.simple_value)
                 elif value.HasField("image"):
                     content = value.image.encoded_image_string
-                    ending = ".png" if content.startswith(b"\x89PNG") else ".webp"
-                    history.pictures[value.tag + ending] = event.step, content
+                    history.pictures[picture_file(value)] = event.step, content
                 elif value.metadata.plugin_data.plugin_name == PLUGIN:
                     history.tables[table_name("curves", split)] = table_of(value.tensor)
                 elif value.tag.startswith("tags/") and value.tensor.string_val:

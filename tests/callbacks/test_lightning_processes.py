@@ -22,7 +22,7 @@ from torchvision.models.detection import MaskRCNN
 from boxscore.loggers import MemoryLogger
 from tests.callbacks.test_lightning import OWN, SEMANTIC, Detector, Own, Segmenter, callback, pixels
 from tests.callbacks.test_lightning import trainer as one_trainer
-from tests.launched import Witness, differing, fails_launched, gone_through, heard
+from tests.launched import Witness, differing, fails_launched, gone_through, heard, sized
 from tests.tiny import Pictures, collate, fcos, two_stage
 
 pytestmark = [
@@ -340,11 +340,7 @@ def cases(size: int) -> dict[str, Callable[[Path], Any]]:
     return {name: case for name, case in made.items() if size == 2 or name in OF_THREE}
 
 
-def sizes(*groups: dict[str, Any]) -> pytest.MarkDecorator:
-    """Each case of the ``groups``, with two processes and some with three."""
-    names = [name for group in groups for name in group]
-    both = [(name, 2) for name in names] + [(name, 3) for name in names if name in OF_THREE]
-    return pytest.mark.parametrize(("name", "size"), both)
+sizes = functools.partial(sized, OF_THREE)
 
 
 Told = Callable[[int], list[dict[str, Any]]]
